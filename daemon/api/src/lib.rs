@@ -1,0 +1,1 @@
+//! Wire types and the error table of every dialect, and a typed client.

@@ -1,0 +1,1 @@
+//! A loaded model and its requests: tokens in, tokens out.

@@ -1,0 +1,1 @@
+//! The daemon: HTTP, scheduler, runners, the model index.

@@ -1,0 +1,1 @@
+//! Names, digests, manifests, the content store, the registry clients and the embedded registry.
