@@ -1,0 +1,44 @@
+//! dsk's own endpoints: `/api/dsk/version` and `/api/dsk/status`.
+
+use serde::{Deserialize, Serialize};
+
+/// The answer of `GET /api/dsk/version`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DskVersion {
+    /// dsk's own version.
+    pub version: String,
+    /// The version of Ollama whose API it speaks.
+    pub ollama: String,
+}
+
+/// The answer of `GET /api/dsk/status`: how the daemon is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DaemonStatus {
+    /// dsk's own version.
+    pub version: String,
+    /// The daemon's process.
+    pub pid: u32,
+    /// Since it started.
+    pub uptime_seconds: u64,
+    /// Where models lie.
+    pub models_path: String,
+    /// Memory of the machine and of the daemon.
+    pub memory: Memory,
+    /// How many models the store has.
+    pub models: u64,
+    /// How many of them are in memory.
+    pub loaded: u64,
+}
+
+/// Bytes of memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// The machine's RAM.
+    pub total_bytes: u64,
+    /// What could be had without swapping.
+    pub available_bytes: u64,
+    /// Resident in the daemon's own process; runners count apart.
+    pub daemon_bytes: u64,
+    /// Held by loaded models.
+    pub loaded_bytes: u64,
+}
