@@ -1,0 +1,84 @@
+//! The embedded registry and the store, through the built binary.
+
+use std::fs;
+
+use crate::harness::{Daemon, Registry, dsk, home};
+
+fn tiny(seed: u64) -> Vec<u8> {
+    dsk_daemon_engine::gguf::testkit::tiny_model("llama", seed)
+}
+
+#[test]
+fn push_and_pull_keep_every_byte() {
+    let registry = Registry::start();
+    let folder = home();
+    let gguf = folder.path().join("tiny.gguf");
+    fs::write(&gguf, tiny(7)).unwrap();
+    registry.fill("tiny:latest", &gguf);
+    let daemon = Daemon::start();
+    let name = registry.name("tiny:latest");
+    daemon.run(&["pull", &name]);
+    let digest = dsk_registry::Digest::of(&tiny(7));
+    let blob = daemon.home.path().join(format!("dsk/models/blobs/sha256-{}", digest.hex()));
+    assert_eq!(fs::read(blob).unwrap(), tiny(7));
+}
+
+#[test]
+fn a_damaged_partial_is_found_and_the_next_pull_repairs_it() {
+    let registry = Registry::start();
+    let folder = home();
+    let gguf = folder.path().join("tiny.gguf");
+    fs::write(&gguf, tiny(8)).unwrap();
+    registry.fill("tiny:latest", &gguf);
+    let daemon = Daemon::start();
+    let digest = dsk_registry::Digest::of(&tiny(8));
+    let blobs = daemon.home.path().join("dsk/models/blobs");
+    fs::create_dir_all(&blobs).unwrap();
+    let partial = blobs.join(format!("sha256-{}-partial", digest.hex()));
+    fs::write(&partial, vec![0xAA; 1000]).unwrap();
+    let name = registry.name("tiny:latest");
+    let first = daemon.dsk().args(["pull", &name]).output().unwrap();
+    if !first.status.success() {
+        assert_eq!(first.status.code(), Some(7), "{}", String::from_utf8_lossy(&first.stderr));
+        daemon.run(&["pull", &name]);
+    }
+    assert_eq!(fs::read(blobs.join(format!("sha256-{}", digest.hex()))).unwrap(), tiny(8));
+}
+
+#[test]
+fn a_registry_is_not_opened_to_the_network_by_accident() {
+    let root = home();
+    let output = dsk(root.path())
+        .args(["registry", "serve", "--listen", "0.0.0.0:0", "--root"])
+        .arg(root.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--insecure"));
+}
+
+#[test]
+fn changes_made_by_another_program_are_seen() {
+    let registry = Registry::start();
+    let folder = home();
+    let gguf = folder.path().join("tiny.gguf");
+    fs::write(&gguf, tiny(9)).unwrap();
+    registry.fill("tiny:latest", &gguf);
+    let daemon = Daemon::start();
+    let name = registry.name("tiny:latest");
+    daemon.run(&["pull", &name]);
+    let manifests = daemon.home.path().join("dsk/models/manifests");
+    fs::remove_dir_all(&manifests).unwrap();
+    assert!(!daemon.run(&["list"]).contains("tiny"));
+    // The index is derived: it comes back from the files.
+    daemon.run(&["pull", &name]);
+    let home = daemon.kill();
+    for entry in fs::read_dir(home.path().join("dsk")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with("dsk.db") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let daemon = Daemon::start_with(home, |_| {});
+    assert!(daemon.run(&["list"]).contains("tiny"));
+}
