@@ -1,1 +1,29 @@
 //! Names, digests, manifests, the content store, the registry clients and the embedded registry.
+//!
+//! What lies outside is parsed into a type before it is used: a [`Name`] and a [`Digest`] are the only
+//! things that can make a path, a [`Manifest`] is bounded before it is believed, and a blob gets its
+//! final name only after its bytes hashed to it.
+//!
+//! Entry types: [`Store`] (files, blocking), [`Client`] (pull and push over HTTP, async) and
+//! [`server::router`] (OCI Distribution v2 over a store).
+//!
+//! What it does not do: it reads no model file, knows nothing of runners or of the daemon's API, keeps
+//! no credentials, and never deletes a blob that a readable manifest names.
+
+mod client;
+mod digest;
+mod failpoints;
+mod manifest;
+mod name;
+mod pump;
+pub mod server;
+mod store;
+
+pub use client::{
+    Client, ClientConfig, ClientError, IntegrityError, Limits, Progress, TransferOptions,
+};
+pub use digest::{Digest, DigestError, Hasher};
+pub use failpoints::{FAILPOINTS, arm_failpoints};
+pub use manifest::{Descriptor, Layer, Manifest, ManifestError, ModelConfig, media_type};
+pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, Name, NameError};
+pub use store::{Ingest, Pin, Pruned, Store, StoreError, StoreLock, StoredManifest};

@@ -1,0 +1,276 @@
+//! Manifests: which blobs make up a model, and the small JSON configuration beside them.
+//!
+//! Ollama's registry speaks Docker's manifest v2 schema 2; OCI's image manifest has the same shape, so
+//! one type reads both. Fields that dsk does not know are ignored. Everything is bounded before it is
+//! believed: bytes, layers, and (by serde_json) the depth of nesting.
+
+use crate::Digest;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
+
+/// The media types that dsk reads and writes.
+pub mod media_type;
+
+/// A manifest: a configuration blob and the layers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// Always 2.
+    pub schema_version: u32,
+    /// The manifest's own type; OCI allows to leave it out.
+    #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "or_default")]
+    pub media_type: String,
+    /// The blob with the [`ModelConfig`].
+    pub config: Descriptor,
+    /// The model's parts, in the order in which they were added.
+    #[serde(deserialize_with = "or_default")]
+    pub layers: Vec<Layer>,
+}
+
+/// A blob by type, digest and size.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// What the bytes are.
+    pub media_type: String,
+    /// What the bytes hash to.
+    pub digest: Digest,
+    /// How many bytes there are.
+    pub size: u64,
+}
+
+/// One part of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Layer {
+    /// What the bytes are; see [`media_type`].
+    pub media_type: String,
+    /// What the bytes hash to.
+    pub digest: Digest,
+    /// How many bytes there are.
+    pub size: u64,
+    /// The model or file that the layer was made from, when its maker noted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The tensor's or the file's name, in layers that hold one each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Free-form notes, as OCI artifacts carry them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "or_default")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Why bytes are no manifest (or no configuration).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// More bytes than a manifest may have.
+    #[error("the manifest is larger than {max} bytes")]
+    TooLarge {
+        /// The limit.
+        max: usize,
+    },
+    /// Not JSON, or a field is missing or of the wrong type.
+    #[error("the manifest is malformed: {0}")]
+    Malformed(String),
+    /// A list of manifests for several platforms.
+    #[error("it is an index of manifests ({0}), not a model's manifest")]
+    Index(String),
+    /// A schema version other than 2.
+    #[error("manifest schema version {0} is not supported (only 2 is)")]
+    Version(u32),
+    /// More layers than a manifest may have.
+    #[error("the manifest has {count} layers, more than {max}")]
+    TooManyLayers {
+        /// How many it has.
+        count: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Sizes that no disk can hold, or one digest with two sizes.
+    #[error("the manifest's sizes are impossible: {0}")]
+    Sizes(String),
+}
+
+impl Manifest {
+    /// Largest manifest, in bytes.
+    pub const BYTES_MAX: usize = 4 << 20;
+    /// Most layers of a manifest.
+    pub const LAYERS_MAX: usize = 4096;
+
+    /// A manifest of Ollama's type over blobs that are in the store.
+    pub fn new(config: Descriptor, layers: Vec<Layer>) -> Manifest {
+        Manifest { schema_version: 2, media_type: media_type::MANIFEST.to_owned(), config, layers }
+    }
+
+    /// Parses and checks a manifest.
+    pub fn from_json(bytes: &[u8]) -> Result<Manifest, ManifestError> {
+        let manifest = parse_manifest(bytes)?;
+        if manifest.schema_version != 2 {
+            return Err(ManifestError::Version(manifest.schema_version));
+        }
+        let (count, max) = (manifest.layers.len(), Self::LAYERS_MAX);
+        if count > max {
+            return Err(ManifestError::TooManyLayers { count, max });
+        }
+        manifest.check_sizes()?;
+        Ok(manifest)
+    }
+
+    /// The bytes to store and to send: their digest is the model's id.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a manifest has only strings and numbers")
+    }
+
+    /// The type to announce it with. Docker's manifests must state theirs, so one without is OCI's.
+    pub fn content_type(&self) -> &str {
+        if self.media_type.is_empty() { media_type::OCI_MANIFEST } else { &self.media_type }
+    }
+
+    /// Every blob it names, each digest once: the layers in order, then the configuration.
+    pub fn blobs(&self) -> Vec<Descriptor> {
+        let mut seen = std::collections::BTreeSet::new();
+        let layers = self.layers.iter().map(Layer::descriptor);
+        layers.chain([self.config.clone()]).filter(|blob| seen.insert(blob.digest)).collect()
+    }
+
+    /// The bytes of all layers and of the configuration.
+    pub fn size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.size).fold(self.config.size, u64::saturating_add)
+    }
+
+    fn check_sizes(&self) -> Result<(), ManifestError> {
+        let mut sizes = BTreeMap::from([(self.config.digest, self.config.size)]);
+        let mut total = self.config.size;
+        for layer in &self.layers {
+            if *sizes.entry(layer.digest).or_insert(layer.size) != layer.size {
+                let reason = format!("{} is listed with two sizes", layer.digest);
+                return Err(ManifestError::Sizes(reason));
+            }
+            total = total.saturating_add(layer.size);
+        }
+        // File offsets are signed, so nothing larger can be stored.
+        match i64::try_from(total) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(ManifestError::Sizes("their sum is too large".to_owned())),
+        }
+    }
+}
+
+/// Parses the JSON, and explains the one near miss that is common: an index.
+fn parse_manifest(bytes: &[u8]) -> Result<Manifest, ManifestError> {
+    #[derive(Deserialize)]
+    struct Kind {
+        #[serde(rename = "mediaType")]
+        media_type: Option<String>,
+        manifests: Option<serde::de::IgnoredAny>,
+    }
+    check_length(bytes, Manifest::BYTES_MAX)?;
+    serde_json::from_slice(bytes).map_err(|error| match serde_json::from_slice(bytes) {
+        Ok(Kind { media_type, manifests: Some(_) }) => {
+            ManifestError::Index(media_type.unwrap_or_else(|| "no media type".to_owned()))
+        }
+        _ => ManifestError::Malformed(error.to_string()),
+    })
+}
+
+fn check_length(bytes: &[u8], max: usize) -> Result<(), ManifestError> {
+    if bytes.len() > max { Err(ManifestError::TooLarge { max }) } else { Ok(()) }
+}
+
+impl Layer {
+    /// A layer that notes nothing but what it is.
+    pub fn new(media_type: &str, digest: Digest, size: u64) -> Layer {
+        let media_type = media_type.to_owned();
+        Layer { media_type, digest, size, from: None, name: None, annotations: BTreeMap::new() }
+    }
+
+    /// The layer as a plain blob.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor { media_type: self.media_type.clone(), digest: self.digest, size: self.size }
+    }
+}
+
+/// The configuration blob: what a list of models shows without opening the model file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelConfig {
+    /// `gguf` or `safetensors`.
+    #[serde(deserialize_with = "or_default")]
+    pub model_format: String,
+    /// The architecture: `llama`, `qwen2`.
+    #[serde(deserialize_with = "or_default")]
+    pub model_family: String,
+    /// The architectures of all parts; Go writes null for none.
+    #[serde(deserialize_with = "or_default")]
+    pub model_families: Vec<String>,
+    /// The number of parameters, for people: `8.0B`.
+    #[serde(deserialize_with = "or_default")]
+    pub model_type: String,
+    /// The quantization: `Q4_K_M`.
+    #[serde(deserialize_with = "or_default")]
+    pub file_type: String,
+    /// A built-in prompt renderer of Ollama's, in place of a template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renderer: Option<String>,
+    /// A built-in output parser of Ollama's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parser: Option<String>,
+    /// The lowest Ollama version that the model is said to need.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requires: Option<String>,
+    /// Where a model runs that is not here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_host: Option<String>,
+    /// Its name there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_model: Option<String>,
+    /// What the model can do, when its maker states it.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "or_default")]
+    pub capabilities: Vec<String>,
+    /// The longest context, in tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context_length: Option<u64>,
+    /// The width of an embedding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedding_length: Option<u64>,
+    /// The model it was made from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_name: Option<String>,
+    /// Always `amd64`: the container world insists on a platform.
+    #[serde(deserialize_with = "or_default")]
+    pub architecture: String,
+    /// Always `linux`.
+    #[serde(deserialize_with = "or_default")]
+    pub os: String,
+    /// Fields that dsk does not know, kept for whoever reads a copy.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
+}
+
+impl ModelConfig {
+    /// Largest configuration, in bytes.
+    pub const BYTES_MAX: usize = 4 << 20;
+
+    /// Parses a configuration; an empty object is one.
+    pub fn from_json(bytes: &[u8]) -> Result<ModelConfig, ManifestError> {
+        check_length(bytes, Self::BYTES_MAX)?;
+        serde_json::from_slice(bytes).map_err(|error| ManifestError::Malformed(error.to_string()))
+    }
+
+    /// The bytes to store as the configuration blob.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a configuration has string keys only")
+    }
+}
+
+/// Reads null as the default: Go encodes an empty slice or map so.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Uncommitted content: an [`Ingest`] knows what its bytes must hash to, an [`Upload`] learns it last.
+
+use super::{Store, StoreError, durable, guard, spool::Spool};
+use crate::Digest;
+
+/// A blob that is arriving. Dropping it keeps the partial file for a later resume.
+#[derive(Debug)]
+pub struct Ingest {
+    spool: Spool,
+    claim: Claim,
+}
+
+/// The right to write one digest's partial file, one holder in a process at a time.
+#[derive(Debug)]
+struct Claim {
+    store: Store,
+    digest: Digest,
+}
+
+impl Claim {
+    fn new(store: &Store, digest: &Digest) -> Result<Claim, StoreError> {
+        if guard(&store.0.writers).insert(*digest) {
+            Ok(Claim { store: store.clone(), digest: *digest })
+        } else {
+            Err(StoreError::Busy { digest: *digest })
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        guard(&self.store.0.writers).remove(&self.digest);
+    }
+}
+
+impl Store {
+    /// Starts, or resumes, writing a blob. What an earlier ingest left is hashed again first, which takes
+    /// a second or so per gigabyte.
+    pub fn ingest(&self, digest: &Digest) -> Result<Ingest, StoreError> {
+        let claim = Claim::new(self, digest)?;
+        self.drop_foreign_partial(digest)?;
+        let spool = Spool::open(self.paths().partial(digest))?;
+        Ok(Ingest { spool, claim })
+    }
+
+    /// The bytes that an ingest of the blob has on disk, running or not.
+    pub fn partial_size(&self, digest: &Digest) -> u64 {
+        std::fs::metadata(self.paths().partial(digest)).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Ollama's partial files have holes, and a journal that says where. We cannot resume one, and
+    /// writing into it would make the journal lie; so both go.
+    fn drop_foreign_partial(&self, digest: &Digest) -> Result<(), StoreError> {
+        let mut number = 0;
+        while durable::remove(&self.paths().foreign_journal(digest, number))? {
+            durable::remove(&self.paths().partial(digest))?;
+            number += 1;
+        }
+        Ok(())
+    }
+
+    /// Starts writing bytes whose digest comes at the end.
+    pub(crate) fn upload(&self) -> Result<Upload, StoreError> {
+        let spool = Spool::open(self.temporary())?;
+        Ok(Upload { store: self.clone(), spool: Some(spool) })
+    }
+}
+
+impl Ingest {
+    /// The bytes that are there; the next write comes after them.
+    pub fn offset(&self) -> u64 {
+        self.spool.offset()
+    }
+
+    /// Adds the next bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.spool.append(bytes)
+    }
+
+    /// Throws away what is there and starts over.
+    pub fn restart(&mut self) -> Result<(), StoreError> {
+        self.spool.restart()
+    }
+
+    /// Verifies the bytes and publishes the blob. On a mismatch the partial file is gone.
+    pub fn commit(self) -> Result<(), StoreError> {
+        let Ingest { spool, claim } = self;
+        spool.publish(&claim.digest, &claim.store.paths().blob(&claim.digest))
+    }
+
+    /// Deletes the partial file.
+    pub fn discard(self) {
+        self.spool.remove();
+    }
+}
+
+/// Bytes that someone sends us. Dropping it before [`Upload::commit`] deletes them.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    store: Store,
+    /// None once committed.
+    spool: Option<Spool>,
+}
+
+impl Upload {
+    pub(crate) fn offset(&self) -> u64 {
+        self.spool.as_ref().map_or(0, Spool::offset)
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.spool.as_mut().map_or(Ok(()), |spool| spool.append(bytes))
+    }
+
+    pub(crate) fn commit(mut self, digest: &Digest) -> Result<(), StoreError> {
+        let target = self.store.paths().blob(digest);
+        self.spool.take().map_or(Ok(()), |spool| spool.publish(digest, &target))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(spool) = &self.spool {
+            spool.remove();
+        }
+    }
+}

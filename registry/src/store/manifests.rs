@@ -1,0 +1,204 @@
+//! Manifests: stored byte for byte, under their name, always with all their blobs.
+
+use super::{Store, StoreError, durable, guard, paths::MANIFEST_FOLDERS};
+use crate::{Digest, Layer, Manifest, Name, failpoints::step};
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Read},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+/// A model of the store.
+#[derive(Clone, Debug)]
+pub struct StoredManifest {
+    /// The name it is stored under.
+    pub name: Name,
+    /// The digest of `bytes`: the model's id.
+    pub digest: Digest,
+    /// The parsed manifest.
+    pub manifest: Manifest,
+    /// The manifest as it was received.
+    pub bytes: Vec<u8>,
+    /// When it was stored.
+    pub modified: SystemTime,
+}
+
+impl StoredManifest {
+    /// The bytes of all layers and of the configuration.
+    pub fn size(&self) -> u64 {
+        self.manifest.size()
+    }
+
+    /// The first layer of a type.
+    pub fn layer(&self, media_type: &str) -> Option<&Layer> {
+        self.manifest.layers.iter().find(|layer| layer.media_type == media_type)
+    }
+
+    /// Every layer of a type, in order.
+    pub fn layers(&self, media_type: &str) -> impl Iterator<Item = &Layer> {
+        self.manifest.layers.iter().filter(move |layer| layer.media_type == media_type)
+    }
+}
+
+impl Store {
+    /// Stores a manifest verbatim under `name`, in place of what was there. Every blob it names must be
+    /// there with the size it gives.
+    pub fn put_manifest(&self, name: &Name, bytes: &[u8]) -> Result<StoredManifest, StoreError> {
+        let manifest = Manifest::from_json(bytes)?;
+        let _changing = guard(&self.0.manifests);
+        self.check_blobs(&manifest)?;
+        self.write_manifest(name, bytes)?;
+        Ok(StoredManifest {
+            name: name.clone(),
+            digest: Digest::of(bytes),
+            manifest,
+            bytes: bytes.to_owned(),
+            modified: SystemTime::now(),
+        })
+    }
+
+    /// The model's manifest, None when there is no such model.
+    pub fn manifest(&self, name: &Name) -> Result<Option<StoredManifest>, StoreError> {
+        self.read_manifest(name, &self.paths().manifest(name))
+    }
+
+    /// Every model, by name. What cannot be read is skipped with a warning in the log.
+    pub fn list(&self) -> Result<Vec<StoredManifest>, StoreError> {
+        let mut models = Vec::new();
+        for (name, path) in self.manifest_files()? {
+            match self.read_manifest(&name, &path) {
+                Ok(found) => models.extend(found),
+                Err(error) => tracing::warn!(%name, %error, "skipping a manifest"),
+            }
+        }
+        Ok(models)
+    }
+
+    /// Gives the model `from` the second name `to`.
+    pub fn copy(&self, from: &Name, to: &Name) -> Result<StoredManifest, StoreError> {
+        let source = self.manifest(from)?;
+        let source = source.ok_or_else(|| StoreError::NotFound { what: from.to_string() })?;
+        self.put_manifest(to, &source.bytes)
+    }
+
+    /// The tags of a model, by name; `name`'s own tag means nothing here.
+    pub(crate) fn tags(&self, name: &Name) -> Result<Vec<Name>, StoreError> {
+        let parents = [name.host(), name.namespace(), name.model()].map(str::to_owned);
+        let mut found = Vec::new();
+        walk(&self.paths().model(name), &mut parents.to_vec(), &mut found)?;
+        found.sort();
+        Ok(found.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The name of every manifest, readable or not.
+    pub(crate) fn names(&self) -> Result<Vec<Name>, StoreError> {
+        Ok(self.manifest_files()?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    fn check_blobs(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        for blob in manifest.blobs() {
+            let (digest, expected) = (blob.digest, blob.size);
+            match self.blob_size(&digest)? {
+                Some(got) if got == expected => {}
+                Some(got) => return Err(StoreError::SizeMismatch { digest, expected, got }),
+                None => return Err(StoreError::blob_not_found(&digest)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The temporary file is complete and durable before it gets the name, and the name is durable
+    /// before this returns.
+    fn write_manifest(&self, name: &Name, bytes: &[u8]) -> Result<(), StoreError> {
+        let (temporary, target) = (self.temporary(), self.paths().manifest(name));
+        let file = durable::write_new(&temporary, bytes)?;
+        step("manifest-written");
+        durable::sync_file(&file, &temporary)?;
+        step("manifest-synced");
+        let folder = self.paths().model(name);
+        durable::create_folders(&folder)?;
+        step("manifest-folders");
+        durable::rename(&temporary, &target).inspect_err(|_| drop(durable::remove(&temporary)))?;
+        step("manifest-renamed");
+        durable::sync_folder(&folder)?;
+        step("manifest-published");
+        Ok(())
+    }
+
+    pub(super) fn read_manifest(
+        &self,
+        name: &Name,
+        path: &Path,
+    ) -> Result<Option<StoredManifest>, StoreError> {
+        let Some((bytes, modified)) = read_bounded(path)? else { return Ok(None) };
+        let manifest = Manifest::from_json(&bytes).map_err(|error| StoreError::Corrupt {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+        let digest = Digest::of(&bytes);
+        Ok(Some(StoredManifest { name: name.clone(), digest, manifest, bytes, modified }))
+    }
+
+    /// Every file that lies where a manifest lies and is named as one, by name.
+    pub(super) fn manifest_files(&self) -> Result<Vec<(Name, PathBuf)>, StoreError> {
+        let mut found = Vec::new();
+        walk(&self.paths().manifests(), &mut Vec::new(), &mut found)?;
+        found.sort();
+        Ok(found)
+    }
+}
+
+/// The file's bytes and age; None when nothing is there.
+fn read_bounded(path: &Path) -> Result<Option<(Vec<u8>, SystemTime)>, StoreError> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => return Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(StoreError::io(path, error)),
+    }
+    let mut bytes = Vec::new();
+    let mut read = || {
+        let file = File::open(path)?;
+        let modified = file.metadata()?.modified()?;
+        // One byte more than allowed is enough for the parser to refuse it.
+        file.take(Manifest::BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(modified)
+    };
+    match read() {
+        Ok(modified) => Ok(Some((bytes, modified))),
+        Err(error) if ErrorKind::NotFound == std::io::Error::kind(&error) => Ok(None),
+        Err(error) => Err(StoreError::io(path, error)),
+    }
+}
+
+/// Collects the manifests below `folder`; `parents` are the folder names that lead to it.
+fn walk(
+    folder: &Path,
+    parents: &mut Vec<String>,
+    found: &mut Vec<(Name, PathBuf)>,
+) -> Result<(), StoreError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        // A removal emptied and deleted the folder in between, or it never was one.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(());
+        }
+        Err(error) => return Err(StoreError::io(folder, error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|error| StoreError::io(folder, error))?;
+        let Ok(file_name) = entry.file_name().into_string() else { continue };
+        if let [host, namespace, model] = parents.as_slice() {
+            let name = Name::from_parts(host, namespace, model, &file_name);
+            found.extend(name.ok().map(|name| (name, entry.path())));
+        } else if parents.len() < MANIFEST_FOLDERS {
+            parents.push(file_name);
+            walk(&entry.path(), parents, found)?;
+            parents.pop();
+        }
+    }
+    Ok(())
+}

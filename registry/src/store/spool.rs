@@ -1,0 +1,99 @@
+//! A file that grows at its end and is hashed as it grows: what an ingest and an upload have in common.
+
+use super::{StoreError, durable};
+use crate::{Digest, Hasher, failpoints::step};
+use std::{
+    fs::File,
+    io::Read,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+/// Bytes read at once when a partial file is hashed again.
+const REHASH_BYTES: usize = 1 << 20;
+
+#[derive(Debug)]
+pub(super) struct Spool {
+    file: File,
+    path: PathBuf,
+    hasher: Hasher,
+    offset: u64,
+}
+
+impl Spool {
+    /// Opens the file, and hashes what it already holds: a crash may have left anything there, so only
+    /// the bytes themselves say how far it came.
+    pub(super) fn open(path: PathBuf) -> Result<Spool, StoreError> {
+        let file = durable::open_own(&path)?;
+        step("blob-created");
+        let mut spool = Spool { file, path, hasher: Hasher::new(), offset: 0 };
+        spool.rehash()?;
+        Ok(spool)
+    }
+
+    fn rehash(&mut self) -> Result<(), StoreError> {
+        let mut buffer = vec![0; REHASH_BYTES];
+        loop {
+            let count = (&self.file).read(&mut buffer).map_err(|error| self.error(error))?;
+            if count == 0 {
+                return Ok(());
+            }
+            self.hasher.update(&buffer[..count]);
+            self.offset += count as u64;
+        }
+    }
+
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Adds bytes at the end. After an error nothing counts as written, and the same bytes may come again.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.file.write_all_at(bytes, self.offset).map_err(|error| self.error(error))?;
+        self.hasher.update(bytes);
+        self.offset += bytes.len() as u64;
+        step("blob-written");
+        Ok(())
+    }
+
+    /// Forgets every byte.
+    pub(super) fn restart(&mut self) -> Result<(), StoreError> {
+        self.file.set_len(0).map_err(|error| self.error(error))?;
+        self.hasher = Hasher::new();
+        self.offset = 0;
+        Ok(())
+    }
+
+    /// Verifies the bytes and gives the file its final name, in the order that survives a crash at any
+    /// point. Bytes that are not `expected` are deleted.
+    pub(super) fn publish(self, expected: &Digest, target: &Path) -> Result<(), StoreError> {
+        let got = self.hasher.clone().finish();
+        if got != *expected {
+            self.remove();
+            return Err(StoreError::DigestMismatch { expected: *expected, got });
+        }
+        // A failed append may have left bytes past the end that the hash does not know.
+        self.file.set_len(self.offset).map_err(|error| self.error(error))?;
+        step("blob-verified");
+        durable::sync_file(&self.file, &self.path)?;
+        step("blob-synced");
+        durable::rename(&self.path, target)?;
+        step("blob-renamed");
+        if let Some(folder) = target.parent() {
+            durable::sync_folder(folder)?;
+        }
+        step("blob-published");
+        Ok(())
+    }
+
+    /// Deletes the file. Failing to is harmless: a prune takes it later.
+    pub(super) fn remove(&self) {
+        if let Err(error) = durable::remove(&self.path) {
+            tracing::warn!(%error, "cannot remove a partial file");
+        }
+    }
+
+    fn error(&self, error: std::io::Error) -> StoreError {
+        StoreError::io(&self.path, error)
+    }
+}
