@@ -1,0 +1,199 @@
+//! The registry client: pull and push of whole models over HTTP.
+//!
+//! A transfer is one future. It waits with limits, retries what may pass, resumes what is on disk, and
+//! stops at the next await when it is cancelled or dropped; a partial file stays for the next try.
+
+mod auth;
+mod endpoint;
+mod error;
+mod fetch;
+mod pull;
+mod push;
+mod retry;
+mod session;
+#[cfg(test)]
+mod tests;
+
+pub use error::{ClientError, IntegrityError};
+
+use crate::{Digest, Name, Store, StoredManifest};
+use std::{sync::Once, time::Duration};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+/// What a client is made from.
+#[derive(Clone, Debug, Default)]
+pub struct ClientConfig {
+    /// The endpoint that serves the names under [`crate::DEFAULT_HOST`], instead of that host itself.
+    pub registry: Option<Url>,
+    /// How the client introduces itself; empty for `dsk/<version>`.
+    pub user_agent: String,
+}
+
+/// What one transfer may do.
+#[derive(Clone, Debug, Default)]
+pub struct TransferOptions {
+    /// Allows plain HTTP to hosts other than this machine.
+    pub insecure: bool,
+}
+
+/// How long a client waits and how often it tries.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Without a byte for this long, a request counts as failed.
+    pub stall: Duration,
+    /// For a connection to open.
+    pub connect: Duration,
+    /// Tries in a row that bring nothing; after the last one the transfer fails.
+    pub attempts: u32,
+    /// The pause after the first failure; it doubles with each further one.
+    pub backoff: Duration,
+    /// The longest such pause.
+    pub backoff_max: Duration,
+    /// The longest pause that a registry can ask for.
+    pub retry_after_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            stall: Duration::from_secs(30),
+            connect: Duration::from_secs(15),
+            attempts: 6,
+            backoff: Duration::from_millis(500),
+            backoff_max: Duration::from_secs(10),
+            retry_after_max: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What a transfer is doing. A pull ends with `Success` after `WritingManifest`, a push after
+/// `PushingManifest`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Asking the registry for the manifest.
+    Manifest,
+    /// A blob is arriving, or was there already.
+    Blob {
+        /// Which.
+        digest: Digest,
+        /// Its size in bytes.
+        total: u64,
+        /// The bytes that are there.
+        completed: u64,
+    },
+    /// A blob is complete and is being verified and made durable.
+    Verifying {
+        /// Which.
+        digest: Digest,
+    },
+    /// All blobs are there; the model gets its name.
+    WritingManifest,
+    /// Deleting blobs that only the old manifest of the name used.
+    RemovingUnused,
+    /// A blob is being sent, or the registry had it.
+    Pushing {
+        /// Which.
+        digest: Digest,
+        /// Its size in bytes.
+        total: u64,
+        /// The bytes that the registry has.
+        completed: u64,
+    },
+    /// The registry has all blobs and gets the manifest.
+    PushingManifest,
+    /// Done.
+    Success,
+}
+
+/// How transfers report; called often, so it should only note and return.
+type Report<'a> = &'a (dyn Fn(Progress) + Send + Sync);
+
+/// A client of registries; a clone shares its connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    registry: Option<Url>,
+    /// For hosts elsewhere, through the system's proxy when one is set.
+    remote: reqwest::Client,
+    /// For this machine, never through a proxy.
+    local: reqwest::Client,
+    limits: Limits,
+}
+
+impl Client {
+    /// A client with the default [`Limits`].
+    pub fn new(config: ClientConfig) -> Result<Client, ClientError> {
+        Client::with_limits(config, Limits::default())
+    }
+
+    /// A client with other limits.
+    pub fn with_limits(config: ClientConfig, limits: Limits) -> Result<Client, ClientError> {
+        if let Some(registry) = &config.registry {
+            endpoint::check_registry(registry)?;
+        }
+        let agent = match config.user_agent.as_str() {
+            "" => concat!("dsk/", env!("CARGO_PKG_VERSION")),
+            agent => agent,
+        };
+        Ok(Client {
+            registry: config.registry,
+            remote: build(agent, &limits, reqwest::ClientBuilder::new())?,
+            local: build(agent, &limits, reqwest::ClientBuilder::new().no_proxy())?,
+            limits,
+        })
+    }
+
+    /// Fetches a model into the store. Blobs that are there are not fetched again, partial ones are
+    /// resumed, and the name changes only once everything is complete.
+    pub async fn pull(
+        &self,
+        store: &Store,
+        name: &Name,
+        options: &TransferOptions,
+        progress: impl Fn(Progress) + Send + Sync,
+        cancel: &CancellationToken,
+    ) -> Result<StoredManifest, ClientError> {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(ClientError::Cancelled),
+            result = pull::run(self, store, name, options, &progress) => result,
+        }
+    }
+
+    /// Sends a model of the store to the registry that its name says.
+    pub async fn push(
+        &self,
+        store: &Store,
+        name: &Name,
+        options: &TransferOptions,
+        progress: impl Fn(Progress) + Send + Sync,
+        cancel: &CancellationToken,
+    ) -> Result<(), ClientError> {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(ClientError::Cancelled),
+            result = push::run(self, store, name, options, &progress) => result,
+        }
+    }
+}
+
+/// Redirects are followed by hand (see `session`), so that credentials and schemes are looked at.
+fn build(
+    agent: &str,
+    limits: &Limits,
+    builder: reqwest::ClientBuilder,
+) -> Result<reqwest::Client, ClientError> {
+    static PROVIDER: Once = Once::new();
+    // An error means that the program has chosen a provider already, which is as good.
+    PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+    let builder = builder
+        .user_agent(agent)
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(limits.connect)
+        .pool_idle_timeout(Duration::from_secs(30));
+    builder.build().map_err(|error| ClientError::Unreachable {
+        host: "any registry".to_owned(),
+        reason: format!("the HTTP client cannot start: {}", error::chain(&error)),
+    })
+}

@@ -1,0 +1,183 @@
+//! Where a name is served: which scheme, which host, and what a redirect may lead to.
+
+use super::ClientError;
+use crate::{DEFAULT_HOST, Name};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use url::{Host, Url};
+
+/// The URLs under which the registry of `name` may be, best first. There are two only for a host whose
+/// scheme nobody stated, when plain HTTP is allowed.
+pub(super) fn candidates(
+    registry: Option<&Url>,
+    name: &Name,
+    insecure: bool,
+) -> Result<Vec<Url>, ClientError> {
+    if let Some(registry) = registry.filter(|_| name.host() == DEFAULT_HOST) {
+        check_plain_http(registry, insecure)?;
+        return Ok(vec![registry.clone()]);
+    }
+    let https = url_of("https", name.host())?;
+    let http = url_of("http", name.host())?;
+    Ok(match (is_loopback(&https), insecure) {
+        (true, _) => vec![http],
+        (false, true) => vec![https, http],
+        (false, false) => vec![https],
+    })
+}
+
+/// A configured registry is an `http` or `https` URL without credentials.
+pub(super) fn check_registry(registry: &Url) -> Result<(), ClientError> {
+    let plain = registry.username().is_empty() && registry.password().is_none();
+    if matches!(registry.scheme(), "http" | "https") && registry.has_host() && plain {
+        return Ok(());
+    }
+    Err(ClientError::Protocol {
+        host: host_of(registry),
+        reason: "a registry is given as http://HOST or https://HOST, without credentials"
+            .to_owned(),
+    })
+}
+
+fn url_of(scheme: &str, host: &str) -> Result<Url, ClientError> {
+    Url::parse(&format!("{scheme}://{host}/")).map_err(|error| ClientError::Unreachable {
+        host: host.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// The host with its port, for people.
+pub(super) fn host_of(url: &Url) -> String {
+    match (url.host_str(), url.port()) {
+        (Some(host), Some(port)) => format!("{host}:{port}"),
+        (Some(host), None) => host.to_owned(),
+        (None, _) => url.scheme().to_owned(),
+    }
+}
+
+/// Whether the URL leads to this machine for sure.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(domain)) => domain == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+fn check_plain_http(url: &Url, insecure: bool) -> Result<(), ClientError> {
+    if url.scheme() == "https" || is_loopback(url) || insecure {
+        return Ok(());
+    }
+    Err(ClientError::Insecure { host: host_of(url) })
+}
+
+/// Whether the URL names an address that only machines close by can mean: a registry out there has no
+/// business sending us to one.
+fn is_internal(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => is_internal_v4(address),
+        Some(Host::Ipv6(address)) => is_internal_v6(address),
+        _ => is_loopback(url),
+    }
+}
+
+fn is_internal_v4(address: Ipv4Addr) -> bool {
+    address.is_loopback()
+        || address.is_private()
+        || address.is_link_local()
+        || address.is_unspecified()
+}
+
+fn is_internal_v6(address: Ipv6Addr) -> bool {
+    address.to_ipv4_mapped().is_some_and(is_internal_v4)
+        || address.is_loopback()
+        || address.is_unicast_link_local()
+        || address.is_unique_local()
+        || address.is_unspecified()
+}
+
+/// Decides about a redirect; `Err` says why it is not followed.
+pub(super) fn check_redirect(from: &Url, to: &Url, insecure: bool) -> Result<(), ClientError> {
+    let refuse = |reason: &str| {
+        let reason = format!("it redirects to {}, {reason}", host_of(to));
+        Err(ClientError::Protocol { host: host_of(from), reason })
+    };
+    match (from.scheme(), to.scheme()) {
+        (_, "https") | ("http", "http") => {}
+        ("https", "http") => return refuse("from https to plain http"),
+        _ => return refuse("which is not an HTTP address"),
+    }
+    if is_internal(to) && !is_internal(from) {
+        return refuse("an address inside this network");
+    }
+    check_plain_http(to, insecure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+
+    fn resolved(name: &str, registry: Option<&str>, insecure: bool, expected: Expect) {
+        let registry = registry.map(|url| Url::parse(url).unwrap());
+        let name = Name::parse(name).unwrap();
+        let answer = match candidates(registry.as_ref(), &name, insecure) {
+            Ok(urls) => urls.iter().map(Url::as_str).collect::<Vec<_>>().join(" "),
+            Err(error) => error.to_string(),
+        };
+        expected.assert_eq(&answer);
+    }
+
+    #[test]
+    fn plain_http_is_for_loopback_or_by_request() {
+        resolved("x", None, false, expect!["https://registry.ollama.ai/"]);
+        resolved("localhost:5000/a/b", None, false, expect!["http://localhost:5000/"]);
+        resolved("[::1]:5000/a/b", None, false, expect!["http://[::1]:5000/"]);
+        resolved("127.9.9.9/a/b", None, false, expect!["http://127.9.9.9/"]);
+        resolved("lan:5000/a/b", None, false, expect!["https://lan:5000/"]);
+        resolved("lan:5000/a/b", None, true, expect!["https://lan:5000/ http://lan:5000/"]);
+        resolved("x", Some("http://127.0.0.1:80/"), false, expect!["http://127.0.0.1/"]);
+        resolved("x", Some("http://lan/"), true, expect!["http://lan/"]);
+        resolved(
+            "x",
+            Some("http://lan:81/"),
+            false,
+            expect!["lan:81 would be spoken to over plain HTTP; allow it with --insecure"],
+        );
+        // The configured registry stands in for the default host only.
+        resolved("hf.co/a/b", Some("http://127.0.0.1/"), false, expect!["https://hf.co/"]);
+    }
+
+    #[test]
+    fn redirects_lead_neither_inwards_nor_to_plain_http() {
+        let verdict = |from: &str, to: &str, insecure| {
+            let [from, to] = [from, to].map(|url| Url::parse(url).unwrap());
+            check_redirect(&from, &to, insecure).is_ok()
+        };
+        assert!(verdict("https://a.example/", "https://b.example/", false));
+        assert!(verdict("http://127.0.0.1:1/", "http://127.0.0.1:2/", false));
+        assert!(verdict("http://a.example/", "http://b.example/", true));
+        assert!(!verdict("http://127.0.0.1:1/", "http://b.example/", false));
+        for to in [
+            "http://b.example/",
+            "file:///etc/passwd",
+            "https://169.254.169.254/",
+            "https://127.0.0.1/",
+            "https://localhost/",
+            "https://10.0.0.1/",
+            "https://[::1]/",
+            "https://[fe80::1]/",
+            "https://[::ffff:127.0.0.1]/",
+            "https://0.0.0.0/",
+        ] {
+            assert!(!verdict("https://a.example/", to, true), "{to}");
+        }
+    }
+
+    #[test]
+    fn a_registry_url_has_no_credentials() {
+        let ok = |url: &str| check_registry(&Url::parse(url).unwrap()).is_ok();
+        assert!(ok("http://127.0.0.1:5000") && ok("https://r.example/prefix"));
+        assert!(!ok("ftp://r.example") && !ok("https://user:secret@r.example") && !ok("file:///x"));
+    }
+}

@@ -1,0 +1,137 @@
+//! What can go wrong in a transfer, by what a caller does about it.
+
+use crate::{Digest, ManifestError, StoreError};
+use std::{error::Error, fmt::Write, path::PathBuf};
+
+/// A failed transfer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The registry (for a push: the store) has no such model.
+    #[error("model {name} was not found; check its name and tag")]
+    NotFound {
+        /// The model.
+        name: String,
+    },
+    /// No answer, or none that was worth waiting for.
+    #[error("cannot reach {host}: {reason}")]
+    Unreachable {
+        /// The registry's host.
+        host: String,
+        /// The last failure.
+        reason: String,
+    },
+    /// The registry wants credentials, which dsk does not have.
+    #[error("{host} does not allow this without signing in")]
+    Unauthorized {
+        /// The registry's host.
+        host: String,
+    },
+    /// Plain HTTP to another machine.
+    #[error("{host} would be spoken to over plain HTTP; allow it with --insecure")]
+    Insecure {
+        /// The host.
+        host: String,
+    },
+    /// What arrived is not what was asked for.
+    #[error(transparent)]
+    Integrity(#[from] IntegrityError),
+    /// The disk is too full for the model.
+    #[error("no space left in {}{}", path.display(), shortfall(*needed, *available))]
+    NoSpace {
+        /// The folder or file.
+        path: PathBuf,
+        /// The bytes still to come, when known beforehand.
+        needed: Option<u64>,
+        /// The bytes that are free.
+        available: Option<u64>,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(StoreError),
+    /// The caller cancelled.
+    #[error("cancelled; a later pull goes on from here")]
+    Cancelled,
+    /// The registry answered something that makes no sense.
+    #[error("{host} gave a wrong answer: {reason}")]
+    Protocol {
+        /// The registry's host.
+        host: String,
+        /// What was wrong.
+        reason: String,
+    },
+}
+
+/// Bytes that are not what they should be.
+#[derive(Debug, thiserror::Error)]
+pub enum IntegrityError {
+    /// A complete blob hashes to something else.
+    #[error("{expected} arrived with bytes that hash to {got}; they were thrown away")]
+    Digest {
+        /// The digest that was asked for.
+        expected: Digest,
+        /// The digest of what came.
+        got: Digest,
+    },
+    /// The registry sends more or fewer bytes than its manifest says.
+    #[error("{digest} has {expected} bytes in the manifest, but the registry sends {got}")]
+    Size {
+        /// The blob.
+        digest: Digest,
+        /// The manifest's size.
+        expected: u64,
+        /// The registry's; when it did not say, the bytes seen until it was too much.
+        got: u64,
+    },
+    /// The manifest cannot be used.
+    #[error("the manifest of {name} cannot be used: {error}")]
+    Manifest {
+        /// The model.
+        name: String,
+        /// Why not.
+        error: ManifestError,
+    },
+    /// The manifest's bytes are not the ones that the registry says they are.
+    #[error("the manifest of {name} hashes to {got}, the registry says {expected}")]
+    ManifestDigest {
+        /// The model.
+        name: String,
+        /// What the registry says.
+        expected: String,
+        /// The digest of what came.
+        got: Digest,
+    },
+}
+
+impl From<StoreError> for ClientError {
+    fn from(error: StoreError) -> ClientError {
+        match error {
+            StoreError::NoSpace { path } => {
+                ClientError::NoSpace { path, needed: None, available: None }
+            }
+            StoreError::DigestMismatch { expected, got } => {
+                IntegrityError::Digest { expected, got }.into()
+            }
+            other => ClientError::Store(other),
+        }
+    }
+}
+
+fn shortfall(needed: Option<u64>, available: Option<u64>) -> String {
+    match (needed, available) {
+        (Some(needed), Some(available)) => {
+            format!(": {needed} bytes are needed, {available} are free")
+        }
+        _ => String::new(),
+    }
+}
+
+/// An error with its causes in one line; reqwest keeps the telling part in the last of them.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
