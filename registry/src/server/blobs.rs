@@ -1,0 +1,119 @@
+//! Blobs: `GET HEAD /v2/<repository>/blobs/<digest>`, whole or one range.
+
+use super::{Answer, App, Body, Response, StatusCode, error::Problem, finish, finish_with, header};
+use crate::{Digest, StoreError, pump::blocking};
+use axum::http::{HeaderMap, response::Builder};
+use std::{
+    fs::File,
+    io::{Seek, SeekFrom},
+};
+use tokio::io::AsyncReadExt;
+use tokio_util::io::ReaderStream;
+
+/// Bytes read from the disk at once.
+const READ_BYTES: usize = 256 << 10;
+
+/// What a Range header asks of a blob.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    /// Everything: no range, or one that RFC 9110 lets us ignore.
+    Whole,
+    /// From the first to the last byte, both included.
+    Part(u64, u64),
+    /// Nothing that the blob has.
+    Outside,
+}
+
+pub(super) async fn get(app: &App, digest: Digest, headers: &HeaderMap) -> Answer {
+    let store = app.store.clone();
+    let (file, size) = blocking(move || {
+        let file = store.open_blob(&digest)?;
+        let size = store.blob_size(&digest)?;
+        size.map(|size| (file, size)).ok_or_else(|| StoreError::blob_not_found(&digest))
+    })
+    .await?;
+    let etag = format!("\"{digest}\"");
+    let response = Response::builder()
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::CONTENT_TYPE, "application/octet-stream")
+        .header(header::ETAG, &etag)
+        .header("docker-content-digest", digest.to_string());
+    match wanted(headers, &etag, size) {
+        Wanted::Whole => send(response, file, 0, size).await,
+        Wanted::Part(first, last) => {
+            let range = format!("bytes {first}-{last}/{size}");
+            let response = response.status(StatusCode::PARTIAL_CONTENT);
+            let response = response.header(header::CONTENT_RANGE, range);
+            send(response, file, first, last - first + 1).await
+        }
+        Wanted::Outside => finish(
+            response
+                .status(StatusCode::RANGE_NOT_SATISFIABLE)
+                .header(header::CONTENT_RANGE, format!("bytes */{size}")),
+        ),
+    }
+}
+
+async fn send(response: Builder, mut file: File, first: u64, length: u64) -> Answer {
+    let sought = blocking(move || file.seek(SeekFrom::Start(first)).map(|_| file)).await;
+    let file = tokio::fs::File::from_std(sought.map_err(|error| Problem::internal(&error))?);
+    let stream = ReaderStream::with_capacity(file.take(length), READ_BYTES);
+    finish_with(response.header(header::CONTENT_LENGTH, length), Body::from_stream(stream))
+}
+
+fn wanted(headers: &HeaderMap, etag: &str, size: u64) -> Wanted {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    // If-Range asks for the part only of the version that the client has begun with.
+    if text(header::IF_RANGE).is_some_and(|version| version != etag) {
+        return Wanted::Whole;
+    }
+    text(header::RANGE).map_or(Wanted::Whole, |range| parse_range(range, size))
+}
+
+/// Reads `bytes=5-9`, `bytes=5-` or `bytes=-5`; lists of ranges are answered with the whole.
+fn parse_range(header: &str, size: u64) -> Wanted {
+    let range = header.strip_prefix("bytes=").and_then(|range| range.trim().split_once('-'));
+    let Some((first, last)) = range else { return Wanted::Whole };
+    let (first, last) = match (number(first), number(last)) {
+        (Some(first), Some(last)) if first > last => return Wanted::Whole,
+        (Some(first), Some(last)) => (first, last),
+        (Some(first), None) if last.is_empty() => (first, u64::MAX),
+        (None, Some(0)) if first.is_empty() => return Wanted::Outside,
+        (None, Some(count)) if first.is_empty() => (size.saturating_sub(count), u64::MAX),
+        _ => return Wanted::Whole,
+    };
+    if first < size { Wanted::Part(first, last.min(size - 1)) } else { Wanted::Outside }
+}
+
+/// Decimal digits only: a sign, which `parse` would take, is not part of a range.
+fn number(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        let cases = [
+            ("bytes=0-0", Wanted::Part(0, 0)),
+            ("bytes=5-", Wanted::Part(5, 9)),
+            ("bytes=5-100", Wanted::Part(5, 9)),
+            ("bytes=-3", Wanted::Part(7, 9)),
+            ("bytes=-100", Wanted::Part(0, 9)),
+            ("bytes=10-", Wanted::Outside),
+            ("bytes=-0", Wanted::Outside),
+            ("bytes=5-2", Wanted::Whole),
+            ("bytes=0-1,4-5", Wanted::Whole),
+            ("bytes=+1-2", Wanted::Whole),
+            ("bytes=-", Wanted::Whole),
+            ("bytes=99999999999999999999-", Wanted::Whole),
+            ("lines=1-2", Wanted::Whole),
+        ];
+        for (header, expected) in cases {
+            assert_eq!(parse_range(header, 10), expected, "{header}");
+        }
+        assert_eq!(parse_range("bytes=0-", 0), Wanted::Outside);
+    }
+}
