@@ -1,1 +1,11 @@
 //! Arithmetic on quantized blocks: the formats' layouts and the operations of the engine.
+//!
+//! This crate knows what the bytes of a tensor mean. It does not know files, models or devices: it
+//! is given slices and returns numbers. Everything here is scalar and safe; it is the reference
+//! that faster code is tested against.
+//!
+//! Entry types: [`format::Format`] (every ggml tensor type, its block sizes) and
+//! [`dequantize::dequantize`] (blocks to `f32`).
+
+pub mod dequantize;
+pub mod format;

@@ -1,0 +1,305 @@
+//! Writes GGUF files for tests: any header, and tiny models that really run.
+
+use dsk_kernels::format::Format;
+
+/// A GGUF file in the making. Nothing is checked: tests write broken files too.
+#[derive(Debug, Clone, Default)]
+pub struct Writer {
+    metadata: Vec<u8>,
+    metadata_count: u64,
+    tensors: Vec<Tensor>,
+}
+
+#[derive(Debug, Clone)]
+struct Tensor {
+    name: String,
+    shape: Vec<u64>,
+    type_id: u32,
+    data: Vec<u8>,
+}
+
+/// The alignment of tensor data in files of this writer: the format's default.
+const ALIGNMENT: usize = 32;
+
+fn push_text(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
+}
+
+impl Writer {
+    /// An empty file.
+    pub fn new() -> Writer {
+        Writer::default()
+    }
+
+    /// Adds a key with a value given as its type id and bytes.
+    pub fn raw(mut self, key: &str, type_id: u32, value: &[u8]) -> Writer {
+        push_text(&mut self.metadata, key);
+        self.metadata.extend(type_id.to_le_bytes());
+        self.metadata.extend(value);
+        self.metadata_count += 1;
+        self
+    }
+
+    /// Adds an unsigned number of 32 bits.
+    pub fn u32(self, key: &str, value: u32) -> Writer {
+        self.raw(key, 4, &value.to_le_bytes())
+    }
+
+    /// Adds an IEEE single.
+    pub fn f32(self, key: &str, value: f32) -> Writer {
+        self.raw(key, 6, &value.to_le_bytes())
+    }
+
+    /// Adds a truth value.
+    pub fn bool(self, key: &str, value: bool) -> Writer {
+        self.raw(key, 7, &[u8::from(value)])
+    }
+
+    /// Adds a string.
+    pub fn str(self, key: &str, value: &str) -> Writer {
+        let mut bytes = Vec::new();
+        push_text(&mut bytes, value);
+        self.raw(key, 8, &bytes)
+    }
+
+    /// Adds an array of strings.
+    pub fn strings(self, key: &str, values: &[impl AsRef<str>]) -> Writer {
+        let mut bytes = array_start(8, values.len());
+        for value in values {
+            push_text(&mut bytes, value.as_ref());
+        }
+        self.raw(key, 9, &bytes)
+    }
+
+    /// Adds an array of signed numbers of 32 bits.
+    pub fn i32s(self, key: &str, values: &[i32]) -> Writer {
+        let mut bytes = array_start(5, values.len());
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        self.raw(key, 9, &bytes)
+    }
+
+    /// Adds an array of IEEE singles.
+    pub fn f32s(self, key: &str, values: &[f32]) -> Writer {
+        let mut bytes = array_start(6, values.len());
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        self.raw(key, 9, &bytes)
+    }
+
+    /// Adds a tensor of type `type_id` with these bytes.
+    pub fn tensor(mut self, name: &str, shape: &[u64], type_id: u32, data: Vec<u8>) -> Writer {
+        self.tensors.push(Tensor { name: name.to_owned(), shape: shape.to_vec(), type_id, data });
+        self
+    }
+
+    /// The bytes of the file.
+    pub fn finish(&self) -> Vec<u8> {
+        let mut out = b"GGUF".to_vec();
+        out.extend(3u32.to_le_bytes());
+        out.extend((self.tensors.len() as u64).to_le_bytes());
+        out.extend(self.metadata_count.to_le_bytes());
+        out.extend(&self.metadata);
+        let mut offset = 0usize;
+        for tensor in &self.tensors {
+            push_text(&mut out, &tensor.name);
+            out.extend((tensor.shape.len() as u32).to_le_bytes());
+            out.extend(tensor.shape.iter().flat_map(|extent| extent.to_le_bytes()));
+            out.extend(tensor.type_id.to_le_bytes());
+            out.extend((offset as u64).to_le_bytes());
+            offset += tensor.data.len().next_multiple_of(ALIGNMENT);
+        }
+        out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+        for tensor in &self.tensors {
+            out.extend(&tensor.data);
+            out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+        }
+        out
+    }
+}
+
+fn array_start(element: u32, len: usize) -> Vec<u8> {
+    let mut bytes = element.to_le_bytes().to_vec();
+    bytes.extend((len as u64).to_le_bytes());
+    bytes
+}
+
+/// Numbers that look random and are the same for the same seed (splitmix64).
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    /// Starts a sequence.
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// The next 64 bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+
+    /// A number from 0 up to, but not including, `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.bits() % end.max(1) as u64) as usize
+    }
+
+    /// A number from -1 to 1.
+    pub fn unit(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    /// Bytes of `count` random single-precision weights around `centre`.
+    pub fn weights(&mut self, count: u64, centre: f32, spread: f32) -> Vec<u8> {
+        (0..count).flat_map(|_| (centre + spread * self.unit()).to_le_bytes()).collect()
+    }
+}
+
+/// The chat template of the tiny models.
+pub const TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message['role'] }}\n\
+    {{ message['content'] }}<|im_end|>\n{% endfor %}\
+    {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+/// Marks of the tiny vocabulary, after bytes and merges: name and token type.
+const MARKS: [(&str, i32); 9] = [
+    ("<|endoftext|>", 3),
+    ("<|im_start|>", 3),
+    ("<|im_end|>", 3),
+    ("<think>", 4),
+    ("</think>", 4),
+    ("<|fim_prefix|>", 3),
+    ("<|fim_suffix|>", 3),
+    ("<|fim_middle|>", 3),
+    ("<tool_call>", 4),
+];
+
+/// Pairs that merge in the tiny vocabulary, as byte-level BPE spells them.
+const MERGES: [&str; 35] = [
+    "Ġ t", "Ġ a", "h e", "i n", "r e", "o n", "Ġt he", "e r", "Ġ s", "a t", "Ġ w", "Ġ o", "e n",
+    "Ġ c", "i t", "i s", "a n", "o r", "e s", "Ġ b", "e d", "Ġ f", "in g", "Ġ p", "o u", "Ġa n",
+    "a l", "a r", "Ġt o", "Ġ m", "Ġo f", "Ġ in", "Ġ d", "Ġ h", "Ġan d",
+];
+
+/// How byte-level BPE spells each byte: printable characters as themselves, others from U+0100 on.
+fn byte_spellings() -> Vec<String> {
+    let printable = |byte: u8| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let mut shifted = (0x100..).filter_map(char::from_u32);
+    (0..=u8::MAX)
+        .map(|byte| match printable(byte) {
+            true => char::from(byte).to_string(),
+            false => shifted.next().map(String::from).unwrap_or_default(),
+        })
+        .collect()
+}
+
+/// Adds a byte-level vocabulary of 300 tokens: 256 bytes, the merges, the marks.
+pub fn tiny_tokenizer(writer: Writer, pre: &str) -> Writer {
+    let merged = MERGES.map(|merge| merge.replace(' ', ""));
+    let mut tokens = byte_spellings();
+    tokens.extend(merged);
+    let mut types = vec![1; tokens.len()];
+    let first_mark = tokens.len() as u32;
+    tokens.extend(MARKS.iter().map(|(name, _)| (*name).to_owned()));
+    types.extend(MARKS.iter().map(|(_, kind)| *kind));
+    writer
+        .str("tokenizer.ggml.model", "gpt2")
+        .str("tokenizer.ggml.pre", pre)
+        .strings("tokenizer.ggml.tokens", &tokens)
+        .i32s("tokenizer.ggml.token_type", &types)
+        .strings("tokenizer.ggml.merges", &MERGES)
+        .u32("tokenizer.ggml.bos_token_id", first_mark)
+        .u32("tokenizer.ggml.eos_token_id", first_mark + 2)
+        .bool("tokenizer.ggml.add_bos_token", false)
+        .str("tokenizer.chat_template", TEMPLATE)
+}
+
+/// The sizes of a tiny model.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    embedding: u64,
+    heads: u64,
+    heads_kv: u64,
+    feed_forward: u64,
+    blocks: u32,
+    vocabulary: u64,
+}
+
+const TINY: Sizes = Sizes {
+    embedding: 64,
+    heads: 4,
+    heads_kv: 2,
+    feed_forward: 128,
+    blocks: 2,
+    vocabulary: 256 + (MERGES.len() + MARKS.len()) as u64,
+};
+
+/// Tokens of context of a tiny model.
+pub const TINY_CONTEXT: u32 = 512;
+
+/// A whole model of architecture `llama` or `qwen2`, about 0.4 MB, with random weights that depend
+/// on nothing but `seed`. Its vocabulary is [`tiny_tokenizer`]'s, its template [`TEMPLATE`].
+pub fn tiny_model(architecture: &str, seed: u64) -> Vec<u8> {
+    tiny_writer(architecture, seed).finish()
+}
+
+/// Like [`tiny_model`], still open for more keys and tensors.
+pub fn tiny_writer(architecture: &str, seed: u64) -> Writer {
+    let key = |name: &str| format!("{architecture}.{name}");
+    let pre = if architecture == "llama" { "smollm" } else { "qwen2" };
+    let writer = Writer::new()
+        .str("general.architecture", architecture)
+        .str("general.type", "model")
+        .str("general.name", "Tiny Test")
+        .str("general.basename", "Tiny")
+        .u32("general.file_type", 0)
+        .u32(&key("block_count"), TINY.blocks)
+        .u32(&key("context_length"), TINY_CONTEXT)
+        .u32(&key("embedding_length"), TINY.embedding as u32)
+        .u32(&key("feed_forward_length"), TINY.feed_forward as u32)
+        .u32(&key("attention.head_count"), TINY.heads as u32)
+        .u32(&key("attention.head_count_kv"), TINY.heads_kv as u32)
+        .u32(&key("rope.dimension_count"), (TINY.embedding / TINY.heads) as u32)
+        .f32(&key("rope.freq_base"), 10_000.0)
+        .f32(&key("attention.layer_norm_rms_epsilon"), 1e-5);
+    tiny_tensors(tiny_tokenizer(writer, pre), architecture == "qwen2", seed)
+}
+
+fn tiny_tensors(mut writer: Writer, biases: bool, seed: u64) -> Writer {
+    let mut random = Random::new(seed);
+    let mut add = |name: &str, shape: &[u64]| {
+        let count = shape.iter().product();
+        // Norms are around one; matrices keep the size of what passes through them.
+        let data = match name.ends_with("norm.weight") {
+            true => random.weights(count, 1.0, 0.1),
+            false => random.weights(count, 0.0, (3.0 / shape[0] as f32).sqrt()),
+        };
+        let taken = std::mem::take(&mut writer);
+        writer = taken.tensor(name, shape, Format::F32.ggml_id(), data);
+    };
+    let Sizes { embedding, feed_forward, vocabulary, .. } = TINY;
+    let keys = embedding / TINY.heads * TINY.heads_kv;
+    add("token_embd.weight", &[embedding, vocabulary]);
+    add("output_norm.weight", &[embedding]);
+    add("output.weight", &[embedding, vocabulary]);
+    for block in 0..TINY.blocks {
+        let mut layer = |name: &str, shape: &[u64]| add(&format!("blk.{block}.{name}"), shape);
+        layer("attn_norm.weight", &[embedding]);
+        layer("attn_q.weight", &[embedding, embedding]);
+        layer("attn_k.weight", &[embedding, keys]);
+        layer("attn_v.weight", &[embedding, keys]);
+        layer("attn_output.weight", &[embedding, embedding]);
+        layer("ffn_norm.weight", &[embedding]);
+        layer("ffn_gate.weight", &[embedding, feed_forward]);
+        layer("ffn_up.weight", &[embedding, feed_forward]);
+        layer("ffn_down.weight", &[feed_forward, embedding]);
+        if biases {
+            layer("attn_q.bias", &[embedding]);
+            layer("attn_k.bias", &[keys]);
+            layer("attn_v.bias", &[keys]);
+        }
+    }
+    writer
+}

@@ -1,0 +1,86 @@
+//! Read-only maps of files: the one module of the engine with `unsafe`.
+//!
+//! A model file is mapped, not read: pages come in as they are touched and the kernel may drop them
+//! again. The map is private and read-only, so nothing here can change the file.
+//!
+//! The risk that remains is the file itself: when another process truncates it, touching a page
+//! that is gone raises SIGBUS, and when it is rewritten in place, bytes that were checked change.
+//! Blobs of a store are never rewritten (they are published by rename under their own hash), and a
+//! runner is a process of its own, so the first costs one runner. Against the second every reader
+//! of a map must stay memory-safe for any bytes: no code may trust an earlier check so far that it
+//! skips bounds or UTF-8 checks.
+#![expect(unsafe_code, reason = "mapping a file is unsafe: others can change it under us")]
+
+use std::fs::File;
+use std::io;
+use std::ops::{Deref, Range};
+use std::path::Path;
+
+use memmap2::{Mmap, MmapOptions, UncheckedAdvice};
+
+/// A whole file, mapped read-only.
+#[derive(Debug)]
+pub struct Map(Mmap);
+
+impl Map {
+    /// Maps the regular file at `path`. Devices, pipes and folders are refused: they have no length
+    /// to check anything against, and opening a pipe would wait for a writer.
+    pub fn open(path: &Path) -> io::Result<Map> {
+        if !path.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        let file = File::open(path)?;
+        // SAFETY: the map is private and read-only, and hands out `&[u8]` only. Bytes that change
+        // under us are the risk the module's text describes; readers re-check what they read.
+        let map = unsafe { MmapOptions::new().map_copy_read_only(&file)? };
+        Ok(Map(map))
+    }
+
+    /// Gives the pages that lie wholly or partly in `range` back to the kernel; they are read from
+    /// the file again when touched. Best effort: what cannot be dropped stays.
+    pub fn release(&self, range: Range<usize>) {
+        let end = range.end.min(self.0.len());
+        let Some(len) = end.checked_sub(range.start) else { return };
+        // SAFETY: dropping pages of a private file map that was never written to loses nothing:
+        // the next access reads the same bytes from the file.
+        let dropped =
+            unsafe { self.0.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, len) };
+        if let Err(error) = dropped {
+            tracing::debug!(%error, "pages of a model file could not be dropped");
+        }
+    }
+}
+
+impl Deref for Map {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_is_the_file_and_released_pages_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let bytes: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let map = Map::open(&path).unwrap();
+        assert_eq!(&map[..], &bytes[..]);
+        map.release(0..50_000);
+        map.release(99_999..usize::MAX);
+        assert_eq!(&map[..], &bytes[..]);
+    }
+
+    #[test]
+    fn only_regular_files_are_mapped() {
+        for path in ["/dev/zero", "/"] {
+            let error = Map::open(Path::new(path)).unwrap_err();
+            assert_eq!(error.to_string(), "not a regular file", "{path}");
+        }
+    }
+}
