@@ -34,6 +34,8 @@ pub enum ErrorCode {
     ContextLengthExceeded,
     /// A model file that cannot be used: truncated, hostile, of an unknown architecture.
     InvalidModel,
+    /// A model that is whole, but of a kind this version cannot run.
+    UnsupportedModel,
     /// The Host or Origin header is not one the daemon answers.
     Forbidden,
     /// The registry wants credentials.
@@ -50,6 +52,8 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// The body is longer than the endpoint takes.
     BodyTooLarge,
+    /// The body stopped coming.
+    BodyTimeout,
     /// Somebody else is writing the same blob.
     Busy,
     /// The client went away.
@@ -107,6 +111,7 @@ pub const TABLE: &[Row] = &[
     row(ErrorCode::Incapable, "incapable", 400, REQUEST, "the model cannot do this"),
     row(ErrorCode::ContextLengthExceeded, "context_length_exceeded", 400, REQUEST, "the prompt is longer than the context length"),
     row(ErrorCode::InvalidModel, "invalid_model", 400, REQUEST, "the model file cannot be used"),
+    row(ErrorCode::UnsupportedModel, "unsupported_model", 400, REQUEST, "this version cannot run the model"),
     row(ErrorCode::Forbidden, "forbidden", 403, REQUEST, "forbidden"),
     row(ErrorCode::Unauthorized, "unauthorized", 401, REQUEST, "the registry refuses access"),
     row(ErrorCode::ModelNotFound, "model_not_found", 404, NOT_FOUND, "model not found"),
@@ -115,6 +120,7 @@ pub const TABLE: &[Row] = &[
     row(ErrorCode::RouteNotFound, "route_not_found", 404, NOT_FOUND, "no such endpoint"),
     row(ErrorCode::MethodNotAllowed, "method_not_allowed", 405, REQUEST, "method not allowed"),
     row(ErrorCode::BodyTooLarge, "body_too_large", 413, REQUEST, "the body is too large"),
+    row(ErrorCode::BodyTimeout, "body_timeout", 408, REQUEST, "the body stopped coming"),
     row(ErrorCode::Busy, "busy", 409, REQUEST, "another request is doing the same"),
     row(ErrorCode::Cancelled, "cancelled", 499, API, "request canceled"),
     row(ErrorCode::Internal, "internal", 500, API, "internal error; the daemon's log has the cause"),

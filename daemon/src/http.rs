@@ -1,0 +1,118 @@
+//! The HTTP API: routes, and what every request passes on its way to them.
+//!
+//! ```text
+//! request -> trace (id, log line, panic -> 500) -> guard (Host, Origin, CORS) -> route
+//! ```
+//!
+//! [`ollama`], [`openai`] and [`dsk`] are dialects: they translate between the wire types of
+//! `dsk_daemon_api` and the engine's one conversation type, and hold no state. What they share stands
+//! beside them: [`body`] in, [`options`] and [`conversation`] to the engine, [`answer`] from its
+//! events, [`failure`] and [`reply`] out.
+
+mod answer;
+mod body;
+mod conversation;
+mod dsk;
+mod facts;
+mod failure;
+mod guard;
+mod inference;
+mod ollama;
+mod openai;
+mod options;
+mod reply;
+mod store;
+#[cfg(test)]
+mod testing;
+mod trace;
+
+use std::sync::Arc;
+
+use axum::routing::{delete, get, head, post};
+use axum::{Router, middleware};
+use dsk_daemon_api::{ApiError, ErrorCode};
+use dsk_registry::Name;
+
+use crate::Service;
+use crate::models::ModelSpec;
+pub(crate) use failure::of_store;
+use facts::FactsCache;
+use guard::Guard;
+use inference::Model;
+
+/// What the handlers share.
+pub(crate) struct Http {
+    service: Arc<Service>,
+    facts: FactsCache,
+}
+
+/// The whole API. Requests carry the [`crate::Peer`] they came from.
+pub(crate) fn router(service: Arc<Service>) -> Router {
+    let hostname = sysinfo::System::host_name().unwrap_or_default();
+    let guard = Guard::new(service.config.host, &hostname, &service.config.origins);
+    let http = Arc::new(Http { service, facts: FactsCache::default() });
+    native_routes()
+        .merge(openai_routes())
+        .merge(dsk_routes())
+        .fallback(reply::not_found)
+        .method_not_allowed_fallback(reply::method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::new(guard), guard::check))
+        .layer(middleware::from_fn(trace::request))
+        .with_state(http)
+}
+
+/// Ollama's routes. `get` answers HEAD as well.
+fn native_routes() -> Router<Arc<Http>> {
+    Router::new()
+        .route("/", get(ollama::root))
+        .route("/api/version", get(ollama::version))
+        .route("/api/tags", get(ollama::list::tags))
+        .route("/api/ps", get(ollama::list::ps))
+        .route("/api/show", post(ollama::show::show))
+        .route("/api/copy", post(ollama::manage::copy))
+        .route("/api/delete", delete(ollama::manage::delete))
+        .route("/api/pull", post(ollama::transfer::pull))
+        .route("/api/push", post(ollama::transfer::push))
+        .route("/api/create", post(ollama::create::create))
+        .route("/api/blobs/{digest}", head(ollama::blobs::exists).post(ollama::blobs::upload))
+        .route("/api/generate", post(ollama::generate::generate))
+        .route("/api/chat", post(ollama::chat::chat))
+        .route("/api/embed", post(ollama::manage::embed))
+        .route("/api/embeddings", post(ollama::manage::embed))
+}
+
+fn openai_routes() -> Router<Arc<Http>> {
+    Router::new()
+        .route("/v1/models", get(openai::models))
+        .route("/v1/models/{*id}", get(openai::one_model))
+        .route("/v1/chat/completions", post(openai::chat::completions))
+}
+
+fn dsk_routes() -> Router<Arc<Http>> {
+    Router::new()
+        .route("/ui", get(dsk::page))
+        .route("/api/dsk/version", get(dsk::version))
+        .route("/api/dsk/status", get(dsk::status))
+}
+
+impl Http {
+    /// The model a request names: 400 without a name or with a bad one, 404 when it is not here.
+    async fn model(&self, text: &str) -> Result<Model, ApiError> {
+        let name = parse_name(text)?;
+        let spec = ModelSpec::resolve_async(&self.service.store, &name).await;
+        let spec = Arc::new(spec.map_err(|error| failure::of_models(text, &error))?);
+        let facts = self.facts.of(&self.service, &spec).await?;
+        Ok(Model { spec, facts })
+    }
+}
+
+/// A name as a request gives it.
+fn parse_name(text: &str) -> Result<Name, ApiError> {
+    if text.trim().is_empty() {
+        return Err(ApiError::new(ErrorCode::InvalidRequest, "model is required"));
+    }
+    Name::parse(text).map_err(|error| failure::of_name(text, &error))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+//! dsk's own endpoints: the status page, and what it shows.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{Html, IntoResponse, Response};
+use dsk_daemon_api::status::{DaemonStatus, DskVersion, Memory};
+
+use super::ollama::OLLAMA_VERSION;
+use super::reply::{self, Native};
+use super::{Http, store};
+use crate::hardware;
+
+/// dsk's own version.
+const DSK_VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The page: one file, and nothing from anywhere else.
+const PAGE: &str = include_str!("../../web/index.html");
+/// The page runs its own script and talks to its own daemon; nothing may frame it.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \
+    script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; \
+    form-action 'none'; frame-ancestors 'none'";
+
+/// `GET /ui`
+pub(crate) async fn page() -> Response {
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, Html(PAGE)).into_response()
+}
+
+/// `GET /api/dsk/version`
+pub(crate) async fn version() -> Response {
+    reply::json(&DskVersion { version: DSK_VERSION.to_owned(), ollama: OLLAMA_VERSION.to_owned() })
+}
+
+/// `GET /api/dsk/status`
+pub(crate) async fn status(State(http): State<Arc<Http>>) -> Native {
+    let service = &http.service;
+    let models = store::list(&service.store).await?;
+    let resident = service.scheduler.resident().await;
+    let memory = hardware::Memory::read();
+    Ok(reply::json(&DaemonStatus {
+        version: DSK_VERSION.to_owned(),
+        pid: std::process::id(),
+        uptime_seconds: service.started.elapsed().as_secs(),
+        models_path: service.store.root().display().to_string(),
+        memory: Memory {
+            total_bytes: memory.total,
+            available_bytes: memory.available,
+            daemon_bytes: own_bytes(),
+            loaded_bytes: resident.iter().map(|model| model.size_bytes).sum(),
+        },
+        models: models.len() as u64,
+        loaded: resident.len() as u64,
+    }))
+}
+
+/// The resident memory of this process, as the kernel counts it; 0 when it does not say.
+fn own_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.unwrap_or_default().saturating_mul(1024)
+}

@@ -1,0 +1,104 @@
+//! What chat, generate and completions do alike before an answer begins.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dsk_daemon_api::{ApiError, ErrorCode};
+use dsk_daemon_engine::{self as engine, Event, Usage};
+use dsk_registry::Name;
+use futures_util::{FutureExt, StreamExt};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::answer::{self, Start, Started};
+use super::facts::Facts;
+use super::{Http, failure};
+use crate::KeepAlive;
+use crate::index::Index;
+use crate::models::ModelSpec;
+use crate::scheduler::Wants;
+
+/// A model a request names: its layers, and what its file says of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Model {
+    pub(crate) spec: Arc<ModelSpec>,
+    pub(crate) facts: Arc<Facts>,
+}
+
+/// What became of a request without a prompt.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Idle {
+    /// `load` or `unload`.
+    pub(crate) reason: &'static str,
+    pub(crate) load: Duration,
+    pub(crate) total: Duration,
+}
+
+/// A request without a prompt: keep the model in memory, or with `keep_alive` 0 let it go.
+pub(crate) async fn load_or_unload(
+    http: &Http,
+    model: &Model,
+    wants: Wants,
+) -> Result<Idle, ApiError> {
+    let arrived = Instant::now();
+    if wants.keep_alive == Some(KeepAlive::For(Duration::ZERO)) {
+        http.service.scheduler.unload(&model.spec.name).await;
+        return Ok(Idle { reason: "unload", load: Duration::ZERO, total: arrived.elapsed() });
+    }
+    let lease = http.service.scheduler.acquire(&model.spec, &wants).await?;
+    Ok(Idle { reason: "load", load: lease.load_duration, total: arrived.elapsed() })
+}
+
+/// Acquires the model, submits the request and waits for a first sign of it; nothing happens
+/// until the future is polled, and dropping it gives everything back.
+pub(crate) fn begin(
+    http: &Arc<Http>,
+    model: Model,
+    wants: Wants,
+    request: engine::Request,
+) -> Start {
+    let http = Arc::clone(http);
+    async move {
+        let mut lease = http.service.scheduler.acquire(&model.spec, &wants).await?;
+        let load = lease.load_duration;
+        let (index, name) = (http.service.index.clone(), model.spec.name.clone());
+        let events = lease.submit(request).inspect(move |event| {
+            if let Event::Done(done) = event {
+                count(&index, &name, &done.usage);
+            }
+        });
+        answer::told(Started { events: events.boxed(), load }).await
+    }
+    .boxed()
+}
+
+/// Counts a request that ended well. An answer never waits for the index.
+fn count(index: &Index, name: &Name, usage: &Usage) {
+    let (index, name, usage) = (index.clone(), name.clone(), *usage);
+    tokio::spawn(async move {
+        if let Err(error) = index.record_use(&name, &usage).await {
+            tracing::warn!(%error, "a request was not counted");
+        }
+    });
+}
+
+/// Refuses a grammar for the answer; `null` and `""` are none.
+pub(crate) fn refuse_format(format: Option<&Value>) -> Result<(), ApiError> {
+    match format {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::String(text)) if text.is_empty() => Ok(()),
+        Some(_) => Err(failure::unsupported("format")),
+    }
+}
+
+/// Refuses probabilities of tokens.
+pub(crate) fn refuse_logprobs(asked: Option<bool>, top: Option<i64>) -> Result<(), ApiError> {
+    if top.is_some_and(|top| !(0..=20).contains(&top)) {
+        let message = "top_logprobs must be between 0 and 20";
+        return Err(ApiError::new(ErrorCode::InvalidRequest, message));
+    }
+    match asked == Some(true) || top.is_some_and(|top| top > 0) {
+        true => Err(failure::unsupported("logprobs")),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,87 @@
+//! What `/api/generate` and `/api/chat` make of requests, and of events.
+
+use std::sync::Arc;
+
+use dsk_daemon_engine::FinishReason;
+use expect_test::{Expect, expect};
+
+use super::*;
+use crate::http::facts::Facts;
+use crate::http::ollama::chat::Chat;
+use crate::http::testing::{done, moment, spec, text};
+
+fn model(thinking: bool) -> Model {
+    let mut spec = spec();
+    spec.system = Some("S".to_owned());
+    spec.messages = vec![message("user", "ex"), message("assistant", "ample")];
+    Model { spec: Arc::new(spec), facts: Arc::new(Facts { thinking }) }
+}
+
+fn prompted(json: &str, thinking: bool, expected: Expect) {
+    let body: GenerateRequest = serde_json::from_str(json).unwrap();
+    expected.assert_eq(&match refuse_unsupported(&body)
+        .and_then(|()| prompt(body, &model(thinking)))
+    {
+        Ok(prompt) => serde_json::to_string(&prompt).unwrap(),
+        Err(error) => format!("{} {error}", error.code.status()),
+    });
+}
+
+#[test]
+fn what_a_request_prompts() {
+    prompted(r#"{"model":"m","prompt":"q"}"#, true, expect![[r#""#]]);
+    prompted(
+        r#"{"model":"m","prompt":"q","system":"mine","template":"{{ .Prompt }}","think":false}"#,
+        true,
+        expect![[r#""#]],
+    );
+    prompted(r#"{"model":"m","prompt":"q","context":[1,2]}"#, false, expect![[r#""#]]);
+    prompted(r#"{"model":"m","prompt":"q","raw":true}"#, true, expect![[r#""#]]);
+    prompted(r#"{"model":"m","prompt":"a(","suffix":")"}"#, false, expect![[r#""#]]);
+}
+
+#[test]
+fn what_is_refused() {
+    prompted(r#"{"model":"m","prompt":"q","raw":true,"system":"x"}"#, false, expect![[r#""#]]);
+    prompted(r#"{"model":"m","prompt":"q","think":"low"}"#, false, expect![[r#""#]]);
+    prompted(r#"{"model":"m","prompt":"q","images":["aGk="]}"#, false, expect![[r#""#]]);
+    prompted(r#"{"model":"m","prompt":"q","format":"json"}"#, false, expect![[r#""#]]);
+    prompted(r#"{"model":"m","prompt":"q","logprobs":true}"#, false, expect![[r#""#]]);
+    prompted(r#"{"model":"m","prompt":"q","top_logprobs":21}"#, false, expect![[r#""#]]);
+}
+
+/// Every kind of frame, as it goes over the wire.
+async fn written<D: Dialect>(dialect: D, expected: Expect) {
+    let (moment, done) = (moment(), done(FinishReason::Stop));
+    let frames = [
+        dialect.ping(&moment),
+        dialect.text(Text::Thinking("hm".to_owned()), &moment),
+        dialect.text(Text::Content("Hi \"you\"\n".to_owned()), &moment),
+        dialect.done(&done, &moment),
+        dialect.failed(&ApiError::new(ErrorCode::RunnerDied, "gone")),
+    ];
+    let mut all = String::from_utf8(frames.concat()).unwrap();
+    assert_eq!(all.lines().count(), frames.len(), "one line each");
+    let whole = Whole { thinking: "hm".to_owned(), content: "Hi".to_owned(), done };
+    all += &text(dialect.whole(whole, &moment)).await;
+    expected.assert_eq(&all);
+}
+
+#[tokio::test]
+async fn lines_of_generate() {
+    let dialect = Generate { model: "m".to_owned(), context: true };
+    written(dialect, expect![[r#""#]]).await;
+}
+
+#[tokio::test]
+async fn lines_of_chat() {
+    written(Chat { model: "m".to_owned() }, expect![[r#""#]]).await;
+}
+
+#[test]
+fn a_raw_answer_has_no_context() {
+    let dialect = Generate { model: "m".to_owned(), context: false };
+    let last = dialect.done(&done(FinishReason::Length), &moment());
+    let last: GenerateLine = serde_json::from_slice(&last).unwrap();
+    assert_eq!((last.context, last.done_reason.as_deref()), (vec![], Some("length")));
+}

@@ -1,0 +1,143 @@
+//! `POST /api/pull` and `POST /api/push`: layers on the move, told in lines.
+//!
+//! The first lines are held back a moment, so that a model that does not exist is a 404 and not a
+//! line in a stream that began with 200. The transfer itself belongs to the daemon: a client that
+//! leaves only stops listening.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use dsk_daemon_api::ApiError;
+use dsk_daemon_api::ollama::{ProgressLine, PullRequest, PushRequest};
+use dsk_registry::{Digest, Progress};
+use futures_util::stream::{self, BoxStream, StreamExt};
+
+use super::NDJSON;
+use crate::http::reply::{self, Native};
+use crate::http::{Http, body, failure, parse_name, store};
+
+/// How long the first line waits for the registry's first answer.
+const HOLD: Duration = Duration::from_secs(3);
+
+/// Progress until the transfer ends, well or not.
+type Lines = BoxStream<'static, Result<ProgressLine, ApiError>>;
+
+/// `POST /api/pull`
+pub(crate) async fn pull(State(http): State<Arc<Http>>, request: Request) -> Native {
+    let body: PullRequest = body::json(request, body::SMALL_BYTES_MAX).await?;
+    let name = parse_name(body.target())?;
+    let progress = http.service.transfers.pull(name, body.insecure);
+    let progress = progress.map(|step| step.map_err(|error| failure::of_registry(&error)));
+    let lines = lines(progress.boxed(), Direction::Pull);
+    Ok(answer(lines, body.stream.unwrap_or(true)).await?)
+}
+
+/// `POST /api/push`
+pub(crate) async fn push(State(http): State<Arc<Http>>, request: Request) -> Native {
+    let body: PushRequest = body::json(request, body::SMALL_BYTES_MAX).await?;
+    let name = parse_name(body.target())?;
+    let found = store::find(&http.service.store, name).await?;
+    let found = found.ok_or_else(|| failure::not_found(body.target()))?;
+    let progress = http.service.transfers.push(found.name, body.insecure);
+    let progress = progress.map(|step| step.map_err(|error| failure::of_registry(&error)));
+    let lines = lines(progress.boxed(), Direction::Push);
+    Ok(answer(lines, body.stream.unwrap_or(true)).await?)
+}
+
+/// Which way the layers go; it only decides words.
+#[derive(Debug, Clone, Copy)]
+enum Direction {
+    Pull,
+    Push,
+}
+
+fn lines(progress: BoxStream<'static, Result<Progress, ApiError>>, direction: Direction) -> Lines {
+    let lines = progress.flat_map(move |step| {
+        stream::iter(match step {
+            Ok(progress) => told(progress, direction).into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        })
+    });
+    lines.boxed()
+}
+
+/// The lines of one step, word for word Ollama's.
+fn told(progress: Progress, direction: Direction) -> Vec<ProgressLine> {
+    let status = |text: &str| vec![ProgressLine::status(text)];
+    match (progress, direction) {
+        (Progress::Manifest, Direction::Pull) => status("pulling manifest"),
+        (Progress::Manifest, Direction::Push) => status("retrieving manifest"),
+        (Progress::Blob { digest, total, completed }, _) => {
+            vec![blob("pulling", &digest, total, completed)]
+        }
+        // Blobs are verified as they come, each by itself; clients expect the one line for all.
+        (Progress::Verifying { .. }, _) => Vec::new(),
+        (Progress::WritingManifest, _) => {
+            vec![
+                ProgressLine::status("verifying sha256 digest"),
+                ProgressLine::status("writing manifest"),
+            ]
+        }
+        (Progress::RemovingUnused, _) => status("removing unused layers"),
+        (Progress::Pushing { digest, total, completed }, _) => {
+            vec![blob("pushing", &digest, total, completed)]
+        }
+        (Progress::PushingManifest, _) => status("pushing manifest"),
+        (Progress::Success, _) => status("success"),
+    }
+}
+
+fn blob(verb: &str, digest: &Digest, total: u64, completed: u64) -> ProgressLine {
+    ProgressLine {
+        status: format!("{verb} {}", digest.short()),
+        digest: Some(digest.to_string()),
+        total: Some(total),
+        completed: Some(completed),
+    }
+}
+
+/// A stream of lines, or the last one alone.
+async fn answer(lines: Lines, streamed: bool) -> Result<Response, ApiError> {
+    if streamed { streamed_answer(lines).await } else { last_line(lines).await }
+}
+
+async fn streamed_answer(mut lines: Lines) -> Result<Response, ApiError> {
+    let mut held = Vec::new();
+    let first = tokio::time::timeout(HOLD, async {
+        while let Some(line) = lines.next().await {
+            let line = line?;
+            // Asking for the manifest says nothing yet of whether there is one.
+            let asking = line.digest.is_none() && line.status.ends_with(" manifest");
+            held.push(line);
+            if !asking {
+                break;
+            }
+        }
+        Ok::<_, ApiError>(())
+    });
+    if let Ok(refused) = first.await {
+        refused?;
+    }
+    let rest = stream::iter(held).map(Ok).chain(lines);
+    let frames = rest.map(|line| match line {
+        Ok(line) => reply::line(&line),
+        Err(error) => {
+            reply::log(&error);
+            reply::line(&error.native())
+        }
+    });
+    Ok(reply::stream(NDJSON, frames))
+}
+
+async fn last_line(mut lines: Lines) -> Result<Response, ApiError> {
+    let mut last = ProgressLine::default();
+    while let Some(line) = lines.next().await {
+        last = line?;
+    }
+    Ok(reply::json(&last))
+}
+
+#[cfg(test)]
+mod tests;
