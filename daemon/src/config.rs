@@ -1,0 +1,394 @@
+//! The daemon's configuration: flag > environment > user file > system file > default.
+//!
+//! Every setting is one [`Key`] with one text form, so that each layer is read the same way and
+//! [`Config::table`] can say where a value came from. All problems are collected before any is
+//! returned: one start shows everything there is to mend.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use url::Url;
+
+use crate::keep_alive::KeepAlive;
+
+pub mod host;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use source::{Env, Files, Origin, ProcessEnv};
+
+/// How many requests may wait when nothing says otherwise.
+const QUEUE_DEFAULT: usize = 512;
+/// A queue longer than this is a mistake.
+const QUEUE_MAX: usize = 65_536;
+/// More models than this at once is a mistake.
+const LOADED_MAX: usize = 1024;
+/// How long running requests may go on after the daemon was told to stop.
+const DRAIN: Duration = Duration::from_secs(30);
+
+macro_rules! keys {
+    ($($(#[$about:meta])* $key:ident $name:literal [$($variable:literal),*];)*) => {
+        /// One setting.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Key { $($(#[$about])* $key,)* }
+
+        impl Key {
+            /// Every setting, in the order it is shown.
+            pub const ALL: &[Key] = &[$(Key::$key),*];
+
+            /// Its name in a configuration file.
+            pub fn name(self) -> &'static str {
+                match self { $(Key::$key => $name,)* }
+            }
+
+            /// The environment variables that set it, the strongest first.
+            pub fn variables(self) -> &'static [&'static str] {
+                match self { $(Key::$key => &[$($variable),*],)* }
+            }
+        }
+    };
+}
+
+keys! {
+    /// The folder of everything the daemon keeps.
+    Home "home" ["DSK_HOME"];
+    /// The folder of blobs and manifests.
+    Models "models" ["DSK_MODELS", "OLLAMA_MODELS"];
+    /// The TCP address to listen on.
+    Host "host" ["DSK_HOST", "OLLAMA_HOST"];
+    /// The Unix socket to listen on, or `none`.
+    Socket "socket" ["DSK_SOCKET"];
+    /// How long an idle model stays resident.
+    KeepAlive "keep_alive" ["DSK_KEEP_ALIVE", "OLLAMA_KEEP_ALIVE"];
+    /// Browser origins allowed beside the built-in ones, separated by commas.
+    Origins "origins" ["DSK_ORIGINS", "OLLAMA_ORIGINS"];
+    /// The endpoint that serves names without a host.
+    Registry "registry" ["DSK_REGISTRY"];
+    /// How many models may be resident at once; 0 lets memory decide.
+    MaxLoaded "max_loaded" ["DSK_MAX_LOADED", "OLLAMA_MAX_LOADED_MODELS"];
+    /// How many requests may wait for a model.
+    MaxQueue "max_queue" ["DSK_MAX_QUEUE", "OLLAMA_MAX_QUEUE"];
+    /// Tokens of context when neither request nor model says; 0 lets the engine decide.
+    ContextLength "context_length" ["DSK_CONTEXT_LENGTH", "OLLAMA_CONTEXT_LENGTH"];
+    /// The log filter: a level, or directives such as `info,dsk_registry=debug`.
+    Log "log" ["DSK_LOG"];
+    /// The user knows that whoever reaches the address can use the daemon.
+    InsecureBind "insecure_bind" ["DSK_INSECURE_BIND"];
+}
+
+impl Key {
+    /// The setting a file calls `name`.
+    pub fn find(name: &str) -> Option<Key> {
+        Key::ALL.iter().copied().find(|key| key.name() == name)
+    }
+}
+
+/// What the command line said; it overrides every other layer.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    values: BTreeMap<Key, String>,
+}
+
+impl Overrides {
+    /// Sets one key when the flag was given.
+    pub fn set(&mut self, key: Key, value: Option<impl Into<String>>) -> &mut Overrides {
+        if let Some(value) = value {
+            self.values.insert(key, value.into());
+        }
+        self
+    }
+}
+
+/// What the daemon runs with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The folder of everything the daemon keeps.
+    pub home: PathBuf,
+    /// The folder of blobs and manifests, in Ollama's layout.
+    pub models: PathBuf,
+    /// The TCP address.
+    pub host: SocketAddr,
+    /// The Unix socket, if any.
+    pub socket: Option<PathBuf>,
+    /// How long an idle model stays resident when its request does not say.
+    pub keep_alive: KeepAlive,
+    /// Browser origins allowed beside the built-in ones.
+    pub origins: Vec<String>,
+    /// The endpoint that serves names without a host instead of the public registry.
+    pub registry: Option<Url>,
+    /// How many models may be resident; `None` lets memory decide.
+    pub max_loaded: Option<usize>,
+    /// How many requests may wait for a model.
+    pub max_queue: usize,
+    /// Tokens of context when neither the request nor the model says.
+    pub context_length: Option<u32>,
+    /// The log filter.
+    pub log: String,
+    /// Whether an address that other machines reach was asked for knowingly.
+    pub insecure_bind: bool,
+    /// The program started as `PROGRAM runner`; `None` is this one.
+    pub runner: Option<PathBuf>,
+    /// How long running requests may go on after the daemon was told to stop.
+    pub drain: Duration,
+    settings: Vec<Setting>,
+}
+
+/// One row of [`Config::table`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Which setting.
+    pub key: Key,
+    /// Its value as text.
+    pub value: String,
+    /// Where the value came from.
+    pub origin: Origin,
+}
+
+/// One thing wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigProblem {
+    /// Where: a flag, a variable, a file and line.
+    pub place: String,
+    /// What is wrong and what to write instead.
+    pub message: String,
+}
+
+impl ConfigProblem {
+    fn file(path: &Path, line: usize, message: &str) -> ConfigProblem {
+        let place = match line {
+            0 => path.display().to_string(),
+            line => format!("{}:{line}", path.display()),
+        };
+        ConfigProblem { place, message: message.to_owned() }
+    }
+}
+
+impl fmt::Display for ConfigProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+/// Everything wrong with the configuration, at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct ConfigError(pub Vec<ConfigProblem>);
+
+impl Config {
+    /// Reads every layer.
+    pub fn load(overrides: &Overrides, env: &dyn Env, files: &Files) -> Result<Config, ConfigError> {
+        let mut layers = Layers::read(overrides, env, files);
+        let config = layers.config(env);
+        if layers.problems.is_empty() { Ok(config) } else { Err(ConfigError(layers.problems)) }
+    }
+
+    /// Every setting with its origin, in a fixed order.
+    pub fn table(&self) -> Vec<Setting> {
+        self.settings.clone()
+    }
+
+    /// The SQLite file of what is derived from the models folder.
+    pub fn index_path(&self) -> PathBuf {
+        self.home.join("dsk.db")
+    }
+}
+
+/// The text of every setting that some layer sets, and what was wrong so far.
+struct Layers {
+    found: BTreeMap<Key, (String, Origin)>,
+    problems: Vec<ConfigProblem>,
+    settings: Vec<Setting>,
+    user_home: Option<PathBuf>,
+}
+
+impl Layers {
+    fn read(overrides: &Overrides, env: &dyn Env, files: &Files) -> Layers {
+        let mut problems = Vec::new();
+        let mut found = BTreeMap::new();
+        // The weakest layer first; a stronger one replaces what it sets.
+        for path in [&files.system, &files.user].into_iter().flatten() {
+            found.extend(source::read_file(path, &mut problems));
+        }
+        for key in Key::ALL {
+            for name in key.variables().iter().rev() {
+                if let Some(value) = source::variable(env, name) {
+                    found.insert(*key, (value, Origin::Variable(name)));
+                }
+            }
+        }
+        for (key, value) in &overrides.values {
+            found.insert(*key, (value.clone(), Origin::Flag));
+        }
+        let user_home = source::variable(env, "HOME").map(PathBuf::from);
+        Layers { found, problems, settings: Vec::new(), user_home }
+    }
+
+    fn config(&mut self, env: &dyn Env) -> Config {
+        let home = self.home(env);
+        let models = self.path(Key::Models, home.join("models"));
+        let host = self.parsed(Key::Host, "127.0.0.1:11434", host::parse);
+        let socket = self.socket(env);
+        let keep_alive = self.parsed(Key::KeepAlive, "5m", from_str::<KeepAlive>);
+        let origins = self.parsed(Key::Origins, "", |text| Ok(list(text)));
+        let registry = self.parsed(Key::Registry, "", registry);
+        let max_loaded = self.parsed(Key::MaxLoaded, "0", |text| number(text, LOADED_MAX));
+        let queue = QUEUE_DEFAULT.to_string();
+        let max_queue = self.parsed(Key::MaxQueue, &queue, |text| number(text, QUEUE_MAX));
+        let context = self.parsed(Key::ContextLength, "0", |text| number(text, u32::MAX as usize));
+        let log = self.parsed(Key::Log, "info", |text| Ok(text.to_owned()));
+        let insecure_bind = self.parsed(Key::InsecureBind, "false", boolean);
+        let config = Config {
+            home,
+            models,
+            host: host.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], host::PORT))),
+            socket,
+            keep_alive: keep_alive.unwrap_or_default(),
+            origins: origins.unwrap_or_default(),
+            registry: registry.flatten(),
+            max_loaded: max_loaded.filter(|limit| *limit > 0),
+            max_queue: max_queue.unwrap_or(QUEUE_DEFAULT),
+            context_length: context.and_then(|tokens| u32::try_from(tokens).ok()).filter(|n| *n > 0),
+            log: log.unwrap_or_default(),
+            insecure_bind: insecure_bind.unwrap_or_default(),
+            runner: None,
+            drain: DRAIN,
+            settings: std::mem::take(&mut self.settings),
+        };
+        self.refuse_exposure(&config);
+        config
+    }
+
+    /// There are no API keys yet, so an address that other machines reach must be asked for.
+    fn refuse_exposure(&mut self, config: &Config) {
+        if config.host.ip().is_loopback() || config.insecure_bind {
+            return;
+        }
+        let origin = config.settings.iter().find(|setting| setting.key == Key::Host);
+        let place = origin.map_or_else(String::new, |setting| setting.origin.to_string());
+        let message = format!(
+            "host {} can be reached by other machines, and anyone who reaches it can use, add and \
+             delete models: listen on 127.0.0.1, or accept this with --insecure-bind \
+             (insecure_bind = true, DSK_INSECURE_BIND=1)",
+            config.host
+        );
+        self.problems.push(ConfigProblem { place, message });
+    }
+
+    fn home(&mut self, env: &dyn Env) -> PathBuf {
+        let below = |variable: &str, tail: &str| {
+            let path = PathBuf::from(source::variable(env, variable)?);
+            path.is_absolute().then(|| path.join(tail))
+        };
+        // systemd gives a list when a unit names several folders; the first is ours.
+        let state = source::variable(env, "STATE_DIRECTORY")
+            .and_then(|list| list.split(':').next().map(PathBuf::from));
+        if let (Some(state), false) = (state, self.found.contains_key(&Key::Home)) {
+            let text = state.display().to_string();
+            self.found.insert(Key::Home, (text, Origin::Variable("STATE_DIRECTORY")));
+        }
+        let default = below("XDG_DATA_HOME", "dsk").or_else(|| below("HOME", ".local/share/dsk"));
+        if default.is_none() && !self.found.contains_key(&Key::Home) {
+            self.problems.push(ConfigProblem {
+                place: "home".to_owned(),
+                message: "neither HOME nor XDG_DATA_HOME is set: say where with DSK_HOME".to_owned(),
+            });
+        }
+        self.path(Key::Home, default.unwrap_or_default())
+    }
+
+    fn socket(&mut self, env: &dyn Env) -> Option<PathBuf> {
+        let folder = source::variable(env, "RUNTIME_DIRECTORY")
+            .and_then(|list| list.split(':').next().map(PathBuf::from))
+            .or_else(|| source::variable(env, "XDG_RUNTIME_DIR").map(PathBuf::from));
+        let default = folder.map(|folder| folder.join("dsk.sock"));
+        let text = default.map_or_else(|| "none".to_owned(), |path| path.display().to_string());
+        let home = self.user_home.clone();
+        self.parsed(Key::Socket, &text, |text| match text {
+            "none" | "off" => Ok(None),
+            path => absolute(path, home.as_deref()).map(Some),
+        })?
+    }
+
+    fn path(&mut self, key: Key, default: PathBuf) -> PathBuf {
+        let home = self.user_home.clone();
+        let text = default.display().to_string();
+        if !self.found.contains_key(&key) {
+            self.show(key, &text, Origin::Default);
+            return default;
+        }
+        self.parsed(key, &text, |text| absolute(text, home.as_deref())).unwrap_or(default)
+    }
+
+    /// The typed value of a setting; `None` after its problem was noted.
+    fn parsed<T>(
+        &mut self,
+        key: Key,
+        default: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let found = self.found.get(&key).cloned();
+        let (text, origin) = found.unwrap_or_else(|| (default.to_owned(), Origin::Default));
+        self.show(key, &text, origin.clone());
+        parse(&text)
+            .map_err(|message| {
+                let place = origin.to_string();
+                let message = format!("{}: {message}", key.name());
+                self.problems.push(ConfigProblem { place, message });
+            })
+            .ok()
+    }
+
+    fn show(&mut self, key: Key, value: &str, origin: Origin) {
+        self.settings.push(Setting { key, value: value.to_owned(), origin });
+    }
+}
+
+fn from_str<T: std::str::FromStr>(text: &str) -> Result<T, String>
+where
+    T::Err: fmt::Display,
+{
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn absolute(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
+    let path = match (text.strip_prefix("~/"), home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(text),
+    };
+    std::path::absolute(&path).map_err(|error| format!("{text:?} is no path: {error}"))
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+}
+
+fn registry(text: &str) -> Result<Option<Url>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(Some(url)),
+        _ => Err(format!("{text:?} is not an http:// or https:// address")),
+    }
+}
+
+fn number(text: &str, max: usize) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(number) if number <= max => Ok(number),
+        _ => Err(format!("{text:?} is not a whole number from 0 to {max}")),
+    }
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err(format!("{text:?} is not true or false")),
+    }
+}

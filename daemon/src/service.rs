@@ -1,0 +1,104 @@
+//! What the HTTP handlers share.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use dsk_registry::{Client, ClientConfig, ClientError, Store, StoreError, StoreLock};
+
+use crate::{
+    config::Config,
+    index::{Index, IndexError},
+    runner::{Launch, ProcessLauncher},
+    scheduler::{Scheduler, Settings},
+    transfers::{RegistryMover, Transfers},
+};
+
+/// The parts of a running daemon. Handlers get it as `Arc<Service>`.
+#[derive(Debug)]
+pub struct Service {
+    /// What it runs with.
+    pub config: Config,
+    /// Blobs and manifests. Blocking; async callers use `spawn_blocking`.
+    pub store: Store,
+    /// Resident models.
+    pub scheduler: Scheduler,
+    /// Pulls and pushes.
+    pub transfers: Transfers,
+    /// What the models are, and how much they were used.
+    pub index: Index,
+    /// When it started.
+    pub started: Instant,
+    /// One process owns a store, as long as this lives.
+    _lock: StoreLock,
+}
+
+/// Why the parts cannot be brought up.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// Another process owns the store.
+    #[error(
+        "the models folder {path} is in use by process {pid}: stop that daemon, or choose another \
+         folder with DSK_MODELS"
+    )]
+    Locked {
+        /// The models folder.
+        path: PathBuf,
+        /// Who owns it.
+        pid: u32,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(StoreError),
+    /// The index cannot be opened.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The registry client cannot be made.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Runners cannot be started.
+    #[error("cannot prepare to start runners: {0}")]
+    Runner(#[source] io::Error),
+}
+
+impl Service {
+    /// Opens the store and the index and starts the scheduler. Blocking, inside a runtime.
+    pub fn open(config: Config) -> Result<Arc<Service>, ServiceError> {
+        let launcher = ProcessLauncher::new(config.runner.clone()).map_err(ServiceError::Runner)?;
+        Service::with_launcher(config, Arc::new(launcher))
+    }
+
+    /// [`Service::open`] with runners of the caller's choice.
+    pub(crate) fn with_launcher(
+        config: Config,
+        launcher: Arc<dyn Launch>,
+    ) -> Result<Arc<Service>, ServiceError> {
+        let (store, lock) = open_store(&config.models)?;
+        let index = Index::open(&config.index_path())?;
+        let client = Client::new(ClientConfig {
+            registry: config.registry.clone(),
+            user_agent: concat!("dsk/", env!("CARGO_PKG_VERSION")).to_owned(),
+        })?;
+        Ok(Arc::new(Service {
+            scheduler: Scheduler::start(Settings::new(&config), launcher),
+            transfers: Transfers::new(RegistryMover::new(client, store.clone())),
+            started: Instant::now(),
+            config,
+            store,
+            index,
+            _lock: lock,
+        }))
+    }
+}
+
+fn open_store(path: &Path) -> Result<(Store, StoreLock), ServiceError> {
+    let store = Store::open(path).map_err(ServiceError::Store)?;
+    let lock = store.lock().map_err(|error| match error {
+        StoreError::Locked { pid, .. } => ServiceError::Locked { path: path.to_owned(), pid },
+        error => ServiceError::Store(error),
+    })?;
+    Ok((store, lock))
+}

@@ -1,0 +1,288 @@
+//! Pulls and pushes. They belong to the daemon, not to the request that began them: whoever asks for
+//! the same one joins it, hears where it stands and then what changes, and only when the last caller
+//! leaves is it cancelled (what was fetched stays, and the next pull resumes).
+//!
+//! A transfer's progress is a small board with one entry per blob and step ([`board`]). A caller
+//! reads what changed since it last looked, so a slow one skips figures and holds up nobody.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use dsk_registry::{Client, ClientError, Name, Progress, Store, StoredManifest, TransferOptions};
+use futures_util::{Stream, future::BoxFuture};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+mod board;
+#[cfg(test)]
+mod tests;
+
+use board::Board;
+
+/// The shortest time between two looks at a board: clients redraw no faster.
+const INTERVAL: Duration = Duration::from_millis(60);
+/// Changed entries that may wait for a caller to read them.
+const UNREAD_MAX: usize = 16;
+
+/// Which way the bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Direction {
+    /// From a registry into the store.
+    Pull,
+    /// From the store to a registry.
+    Push,
+}
+
+/// The transfers that are under way.
+#[derive(Debug, Clone)]
+pub struct Transfers {
+    inner: Arc<Inner>,
+}
+
+/// Progress as it comes, then the end: after `Success` or an error the stream is over. The error is
+/// shared by everyone who joined. Dropping it leaves the transfer.
+pub struct Transfer {
+    lines: mpsc::Receiver<Result<Progress, Arc<ClientError>>>,
+    _seat: Seat,
+}
+
+/// What does the work; the registry's client, or a script in tests.
+pub(crate) trait Mover: Send + Sync + 'static {
+    fn run(&self, job: Job) -> BoxFuture<'static, Result<(), ClientError>>;
+}
+
+/// One transfer for a [`Mover`].
+pub(crate) struct Job {
+    pub(crate) direction: Direction,
+    pub(crate) name: Name,
+    pub(crate) insecure: bool,
+    pub(crate) progress: Box<dyn Fn(Progress) + Send + Sync>,
+    pub(crate) cancel: CancellationToken,
+}
+
+type Key = (Direction, Name, bool);
+
+struct Inner {
+    mover: Box<dyn Mover>,
+    running: Mutex<HashMap<Key, Arc<Running>>>,
+    next_id: AtomicU64,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transfers").field("running", &self.running().len()).finish()
+    }
+}
+
+/// A transfer under way.
+struct Running {
+    id: u64,
+    board: Board,
+    /// How many callers attend; changed only under the lock of `Inner::running`.
+    seats: AtomicU64,
+    cancel: CancellationToken,
+    finished: CancellationToken,
+}
+
+impl Inner {
+    fn running(&self) -> MutexGuard<'_, HashMap<Key, Arc<Running>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Transfers {
+    pub(crate) fn new(mover: impl Mover) -> Transfers {
+        let mover = Box::new(mover);
+        let (running, next_id) = (Mutex::default(), AtomicU64::new(0));
+        Transfers { inner: Arc::new(Inner { mover, running, next_id }) }
+    }
+
+    /// Pulls a model, or joins the pull that is under way.
+    pub fn pull(&self, name: Name, insecure: bool) -> Transfer {
+        self.join((Direction::Pull, name, insecure))
+    }
+
+    /// Pushes a model, or joins the push that is under way.
+    pub fn push(&self, name: Name, insecure: bool) -> Transfer {
+        self.join((Direction::Push, name, insecure))
+    }
+
+    /// The models that are being transferred.
+    pub fn running(&self) -> Vec<(Direction, Name)> {
+        let running = self.inner.running();
+        let mut names: Vec<_> = running.keys().map(|key| (key.0, key.1.clone())).collect();
+        names.sort();
+        names
+    }
+
+    /// Cancels everything and waits until it has wound down.
+    pub(crate) async fn stop(&self) {
+        let running: Vec<_> = self.inner.running().values().cloned().collect();
+        for transfer in &running {
+            transfer.cancel.cancel();
+        }
+        for transfer in running {
+            transfer.finished.cancelled().await;
+        }
+    }
+
+    fn join(&self, key: Key) -> Transfer {
+        let mut map = self.inner.running();
+        let current = map.get(&key).cloned();
+        let transfer = match current {
+            Some(current) if !current.cancel.is_cancelled() => current,
+            ending => {
+                let transfer = self.start(&key, ending);
+                map.insert(key.clone(), Arc::clone(&transfer));
+                transfer
+            }
+        };
+        transfer.seats.fetch_add(1, Ordering::Relaxed);
+        drop(map);
+        let (sender, lines) = mpsc::channel(UNREAD_MAX);
+        tokio::spawn(relay(Arc::clone(&transfer), sender));
+        Transfer { lines, _seat: Seat { inner: Arc::clone(&self.inner), transfer } }
+    }
+
+    /// Begins a transfer, after the cancelled one of the same model has let go of its files.
+    fn start(&self, key: &Key, ending: Option<Arc<Running>>) -> Arc<Running> {
+        let transfer = Arc::new(Running {
+            id: self.inner.next_id.fetch_add(1, Ordering::Relaxed),
+            board: Board::default(),
+            seats: AtomicU64::new(0),
+            cancel: CancellationToken::new(),
+            finished: CancellationToken::new(),
+        });
+        let (inner, ours, key) = (Arc::clone(&self.inner), Arc::clone(&transfer), key.clone());
+        tokio::spawn(async move {
+            if let Some(ending) = ending {
+                ending.finished.cancelled().await;
+            }
+            let finished = ours.finished.clone().drop_guard();
+            let result = inner.mover.run(job(&key, &ours)).await;
+            let mut map = inner.running();
+            if map.get(&key).is_some_and(|current| current.id == ours.id) {
+                map.remove(&key);
+            }
+            drop(map);
+            ours.board.end(result.map_err(Arc::new));
+            drop(finished);
+        });
+        transfer
+    }
+}
+
+fn job(key: &Key, transfer: &Arc<Running>) -> Job {
+    let (direction, name, insecure) = key.clone();
+    let board = Arc::clone(transfer);
+    let progress = Box::new(move |line| board.board.put(line));
+    Job { direction, name, insecure, progress, cancel: transfer.cancel.clone() }
+}
+
+/// Carries what changes on the board to one caller, until the end or until the caller is gone.
+async fn relay(
+    transfer: Arc<Running>,
+    lines: mpsc::Sender<Result<Progress, Arc<ClientError>>>,
+) {
+    let mut seen = 0;
+    let mut changes = transfer.board.changes();
+    loop {
+        changes.borrow_and_update();
+        let news = transfer.board.since(seen);
+        seen = news.version;
+        for line in news.lines {
+            if lines.send(Ok(line)).await.is_err() {
+                return;
+            }
+        }
+        match news.end {
+            None => {}
+            Some(Ok(())) => return,
+            Some(Err(error)) => {
+                let _ = lines.send(Err(error)).await;
+                return;
+            }
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = lines.closed() => return,
+        }
+        // Steps come at once, figures at most this often.
+        if !transfer.board.has_step_since(seen) {
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                () = transfer.finished.cancelled() => {}
+            }
+        }
+    }
+}
+
+/// One caller's part in a transfer; the last one to go cancels it.
+struct Seat {
+    inner: Arc<Inner>,
+    transfer: Arc<Running>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let _map = self.inner.running();
+        if self.transfer.seats.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.transfer.cancel.cancel();
+        }
+    }
+}
+
+impl Stream for Transfer {
+    type Item = Result<Progress, Arc<ClientError>>;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        self.lines.poll_recv(context)
+    }
+}
+
+impl fmt::Debug for Transfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transfer").field("id", &self._seat.transfer.id).finish()
+    }
+}
+
+/// The registry's client over the daemon's store.
+#[derive(Debug)]
+pub(crate) struct RegistryMover {
+    client: Client,
+    store: Store,
+}
+
+impl RegistryMover {
+    pub(crate) fn new(client: Client, store: Store) -> RegistryMover {
+        RegistryMover { client, store }
+    }
+}
+
+impl Mover for RegistryMover {
+    fn run(&self, job: Job) -> BoxFuture<'static, Result<(), ClientError>> {
+        let (client, store) = (self.client.clone(), self.store.clone());
+        Box::pin(async move {
+            let Job { direction, name, insecure, progress, cancel } = job;
+            let options = TransferOptions { insecure };
+            match direction {
+                Direction::Pull => {
+                    let pulled = client.pull(&store, &name, &options, progress, &cancel).await;
+                    pulled.map(|_: StoredManifest| ())
+                }
+                Direction::Push => client.push(&store, &name, &options, progress, &cancel).await,
+            }
+        })
+    }
+}
