@@ -1,0 +1,171 @@
+//! Every exit code of `dsk`, and the one rule that gives an error its code.
+
+use std::process::ExitCode;
+
+use dsk_daemon_api::ErrorCode;
+
+/// How the program ends. The numbers are a promise to scripts: they never change meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Success,
+    General,
+    Usage,
+    Unreachable,
+    Unauthorized,
+    NotFound,
+    DoesNotFit,
+    Integrity,
+    NoSpace,
+    Unavailable,
+    Interrupted,
+}
+
+/// The table as `dsk --help` prints it, in the order of the codes.
+const TABLE: [(Exit, &str); 11] = [
+    (Exit::Success, "success"),
+    (Exit::General, "any other error"),
+    (Exit::Usage, "wrong arguments or bad input"),
+    (Exit::Unreachable, "the daemon, or a registry, cannot be reached"),
+    (Exit::Unauthorized, "not allowed: credentials are missing or refused"),
+    (Exit::NotFound, "the model or file does not exist"),
+    (Exit::DoesNotFit, "the model does not fit the memory"),
+    (Exit::Integrity, "bytes are not what their digest says"),
+    (Exit::NoSpace, "the disk is full"),
+    (Exit::Unavailable, "busy: port taken, store locked, queue full"),
+    (Exit::Interrupted, "interrupted with Ctrl-C"),
+];
+
+impl Exit {
+    /// The number the shell sees.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Exit::Success => 0,
+            Exit::General => 1,
+            Exit::Usage => 2,
+            Exit::Unreachable => 3,
+            Exit::Unauthorized => 4,
+            Exit::NotFound => 5,
+            Exit::DoesNotFit => 6,
+            Exit::Integrity => 7,
+            Exit::NoSpace => 8,
+            // BSD's EX_UNAVAILABLE, which service managers know.
+            Exit::Unavailable => 69,
+            // 128 + SIGINT, as a shell reports a program that Ctrl-C ended.
+            Exit::Interrupted => 130,
+        }
+    }
+
+    /// The code for an error that the daemon names.
+    pub(crate) const fn of_code(code: ErrorCode) -> Exit {
+        match code {
+            ErrorCode::InvalidRequest
+            | ErrorCode::InvalidJson
+            | ErrorCode::InvalidName
+            | ErrorCode::InvalidDigest
+            | ErrorCode::Unsupported
+            | ErrorCode::UnsupportedModel
+            | ErrorCode::Incapable
+            | ErrorCode::ContextLengthExceeded
+            | ErrorCode::MethodNotAllowed
+            | ErrorCode::BodyTooLarge
+            | ErrorCode::RegistryInsecure => Exit::Usage,
+            ErrorCode::DigestMismatch | ErrorCode::InvalidModel | ErrorCode::IntegrityFailed => {
+                Exit::Integrity
+            }
+            ErrorCode::Forbidden | ErrorCode::Unauthorized => Exit::Unauthorized,
+            ErrorCode::ModelNotFound
+            | ErrorCode::ManifestNotFound
+            | ErrorCode::BlobNotFound
+            | ErrorCode::RouteNotFound => Exit::NotFound,
+            ErrorCode::Busy | ErrorCode::Overloaded | ErrorCode::BodyTimeout => Exit::Unavailable,
+            ErrorCode::Cancelled => Exit::Interrupted,
+            ErrorCode::Internal
+            | ErrorCode::LoadFailed
+            | ErrorCode::RunnerDied
+            | ErrorCode::RegistryProtocol => Exit::General,
+            ErrorCode::RegistryUnreachable => Exit::Unreachable,
+            ErrorCode::OutOfMemory => Exit::DoesNotFit,
+            ErrorCode::NoSpace => Exit::NoSpace,
+        }
+    }
+
+    /// The code for an HTTP status, where the daemon gave no finer reason.
+    pub(crate) const fn of_status(status: u16) -> Exit {
+        match status {
+            400 | 405 | 413 | 415 | 422 => Exit::Usage,
+            401 | 403 => Exit::Unauthorized,
+            404 => Exit::NotFound,
+            408 | 429 | 503 => Exit::Unavailable,
+            499 => Exit::Interrupted,
+            507 => Exit::NoSpace,
+            _ => Exit::General,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit.code())
+    }
+}
+
+/// The "Exit codes" section of the help text.
+pub(crate) fn help_section() -> String {
+    let mut text = String::from("Exit codes:\n");
+    for (exit, meaning) in TABLE {
+        text.push_str(&format!("  {:>3}  {meaning}\n", exit.code()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    #[test]
+    fn the_help_lists_every_code() {
+        expect![[r#"
+            Exit codes:
+                0  success
+                1  any other error
+                2  wrong arguments or bad input
+                3  the daemon, or a registry, cannot be reached
+                4  not allowed: credentials are missing or refused
+                5  the model or file does not exist
+                6  the model does not fit the memory
+                7  bytes are not what their digest says
+                8  the disk is full
+               69  busy: port taken, store locked, queue full
+              130  interrupted with Ctrl-C
+        "#]]
+        .assert_eq(&help_section());
+    }
+
+    #[test]
+    fn every_error_of_the_daemon_has_a_code() {
+        let text: String = dsk_daemon_api::error::TABLE
+            .iter()
+            .map(|row| format!("{} {}\n", row.name, Exit::of_code(row.code).code()))
+            .collect();
+        expect![[r#""#]].assert_eq(&text);
+    }
+
+    #[test]
+    fn statuses_have_codes() {
+        let cases = [
+            (400, 2),
+            (401, 4),
+            (403, 4),
+            (404, 5),
+            (413, 2),
+            (499, 130),
+            (500, 1),
+            (503, 69),
+            (507, 8),
+        ];
+        for (status, code) in cases {
+            assert_eq!(Exit::of_status(status).code(), code, "status {status}");
+        }
+    }
+}

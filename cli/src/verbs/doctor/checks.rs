@@ -1,0 +1,249 @@
+//! The checks of this machine: configuration, folders, disk, hardware, network.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use dsk_daemon::config::{Config, ConfigError};
+use dsk_daemon::hardware::{Gpu, Hardware};
+use url::Url;
+
+use super::Finding;
+use crate::units;
+
+/// Less free disk than this and most models do not fit.
+const SPACE_WARN_BYTES: u64 = 10_000_000_000;
+/// Less than this and none does.
+const SPACE_FAIL_BYTES: u64 = 500_000_000;
+/// A disk that needs longer for an fsync makes every commit of a blob wait.
+const SYNC_WARN: Duration = Duration::from_millis(100);
+/// How many fsyncs are measured; the middle one counts.
+const SYNC_SAMPLES: usize = 5;
+const SYNC_BYTES: usize = 4096;
+/// Less free memory than this holds no model worth asking.
+const MEMORY_WARN_BYTES: u64 = 2_000_000_000;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const HTTPS_PORT: u16 = 443;
+
+/// The configuration's mistakes, one finding each.
+pub(super) fn configuration(config: Result<&Config, &ConfigError>) -> Vec<Finding> {
+    const CHECK: &str = "configuration";
+    match config {
+        Err(ConfigError(problems)) => problems
+            .iter()
+            .map(|problem| {
+                Finding::fail(CHECK, problem.to_string(), format!("correct {}", problem.place))
+            })
+            .collect(),
+        Ok(config) if !config.host.ip().is_loopback() => vec![Finding::warn(
+            CHECK,
+            format!("{} can be reached by other machines, without a password", config.host),
+            "listen on 127.0.0.1 unless that is wanted",
+        )],
+        Ok(_) => vec![Finding::ok(CHECK, "no mistakes; `dsk config` shows it")],
+    }
+}
+
+/// Whether a folder is there and can be written.
+pub(super) fn folder(check: &'static str, path: &Path) -> Finding {
+    let shown = path.display();
+    let existing = nearest_existing(path);
+    if !existing.is_dir() {
+        let detail = format!("{} is no folder", existing.display());
+        return Finding::fail(check, detail, "move that file away, or set another folder");
+    }
+    if let Err(error) = tempfile_in(&existing) {
+        let detail = format!("{} cannot be written: {error}", existing.display());
+        let next = "give this user write access to it, or set DSK_HOME or DSK_MODELS";
+        return Finding::fail(check, detail, next);
+    }
+    let made = if existing == path { "is there" } else { "will be made" };
+    Finding::ok(check, format!("{shown} {made}"))
+}
+
+/// Free space where the models lie.
+pub(super) fn space(models: &Path) -> Finding {
+    const CHECK: &str = "disk space";
+    let folder = nearest_existing(models);
+    let free = match rustix::fs::statvfs(&folder) {
+        Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
+        Err(error) => {
+            let detail = format!("unknown at {}: {error}", folder.display());
+            return Finding::warn(CHECK, detail, "look at it with: df");
+        }
+    };
+    let detail = format!("{} free at {}", units::bytes(free), folder.display());
+    let next = "free some (`dsk rm MODEL`), or put the models elsewhere with DSK_MODELS";
+    match free {
+        free if free < SPACE_FAIL_BYTES => Finding::fail(CHECK, detail, next),
+        free if free < SPACE_WARN_BYTES => Finding::warn(CHECK, detail, next),
+        _ => Finding::ok(CHECK, detail),
+    }
+}
+
+/// How long the disk of the models takes to make a small write durable.
+pub(super) fn sync_latency(models: &Path) -> Finding {
+    const CHECK: &str = "disk sync";
+    let folder = nearest_existing(models);
+    match measure_sync(&folder) {
+        Ok(time) if time > SYNC_WARN => Finding::warn(
+            CHECK,
+            format!("{} for an fsync: pulls will be slow to finish", units::duration(time)),
+            "put the models on a local disk with DSK_MODELS",
+        ),
+        Ok(time) => Finding::ok(CHECK, format!("{} for an fsync", units::duration(time))),
+        Err(error) => Finding::warn(
+            CHECK,
+            format!("not measured in {}: {error}", folder.display()),
+            "make the folder writable",
+        ),
+    }
+}
+
+/// The machine's memory and GPUs.
+pub(super) fn hardware(hardware: &Hardware) -> Vec<Finding> {
+    let memory = hardware.memory;
+    let detail = format!(
+        "{} of RAM, {} available, {} CPUs",
+        units::bytes(memory.total),
+        units::bytes(memory.available),
+        hardware.cpus
+    );
+    let memory = match memory.available {
+        available if available < MEMORY_WARN_BYTES => {
+            Finding::warn("memory", detail, "close other programs; `dsk ps` shows loaded models")
+        }
+        _ => Finding::ok("memory", detail),
+    };
+    let none = Finding::ok("gpu", "none found: models run on the CPU");
+    let mut gpus: Vec<Finding> = hardware.gpus.iter().map(gpu).collect();
+    if gpus.is_empty() {
+        gpus.push(none);
+    }
+    std::iter::once(memory).chain(gpus).collect()
+}
+
+fn gpu(gpu: &Gpu) -> Finding {
+    let (free, total) = (units::bytes(gpu.memory_free), units::bytes(gpu.memory_total));
+    let detail = format!("{}: {free} of {total} free, driver {}", gpu.name, gpu.driver);
+    Finding::ok("gpu", detail)
+}
+
+/// Whether the registry's host resolves and takes a connection.
+pub(super) fn registry(registry: Option<&Url>) -> Finding {
+    const CHECK: &str = "registry";
+    let host = registry.and_then(Url::host_str).unwrap_or(dsk_registry::DEFAULT_HOST);
+    let port = registry.and_then(Url::port_or_known_default).unwrap_or(HTTPS_PORT);
+    let host = host.trim_matches(['[', ']']);
+    match connect(host, port) {
+        Ok(time) => {
+            let time = units::duration(time);
+            Finding::ok(CHECK, format!("{host}:{port} takes connections ({time})"))
+        }
+        Err(error) => Finding::fail(
+            CHECK,
+            format!("{host}:{port} cannot be reached: {error}"),
+            "check the network and its proxy; DSK_REGISTRY names another registry",
+        ),
+    }
+}
+
+fn connect(host: &str, port: u16) -> io::Result<Duration> {
+    let start = Instant::now();
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(_) => return Ok(start.elapsed()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// The folder itself, or the nearest one above that is there.
+fn nearest_existing(path: &Path) -> PathBuf {
+    path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/")).to_owned()
+}
+
+/// A file that only this check knows, removed again when it is dropped.
+struct Probe {
+    path: PathBuf,
+    file: File,
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        // A probe that cannot be removed is an empty file with a telling name.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn tempfile_in(folder: &Path) -> io::Result<Probe> {
+    let path = folder.join(format!(".dsk-doctor-{}", std::process::id()));
+    let file = File::options().write(true).create_new(true).open(&path)?;
+    Ok(Probe { path, file })
+}
+
+fn measure_sync(folder: &Path) -> io::Result<Duration> {
+    let mut probe = tempfile_in(folder)?;
+    let mut times = Vec::with_capacity(SYNC_SAMPLES);
+    for _ in 0..SYNC_SAMPLES {
+        probe.file.write_all(&[0; SYNC_BYTES])?;
+        let start = Instant::now();
+        probe.file.sync_all()?;
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[SYNC_SAMPLES / 2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+    use dsk_daemon::hardware::Memory;
+
+    #[test]
+    fn a_folder_that_will_be_made_is_judged_by_its_parent() {
+        let parent = tempfile::tempdir().unwrap();
+        let finding = folder("models folder", &parent.path().join("a/b"));
+        assert_eq!(finding.level, Level::Ok);
+        assert!(finding.detail.ends_with("a/b will be made"), "{finding:?}");
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0, "the probe is gone");
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_a_failure() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let finding = folder("models folder", &file.path().join("models"));
+        assert_eq!(finding.level, Level::Fail);
+        assert!(finding.detail.contains("is no folder"), "{finding:?}");
+    }
+
+    #[test]
+    fn the_disk_is_measured() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(measure_sync(folder.path()).unwrap() > Duration::ZERO);
+        assert!(space(folder.path()).detail.contains(" free at "));
+    }
+
+    #[test]
+    fn little_memory_is_a_warning_and_no_gpu_is_fine() {
+        let memory = Memory { total: 4_000_000_000, available: 500_000_000 };
+        let findings = hardware(&Hardware { cpus: 2, memory, gpus: Vec::new() });
+        let levels: Vec<_> = findings.iter().map(|finding| finding.level).collect();
+        assert_eq!(levels, [Level::Warn, Level::Ok]);
+        assert_eq!(findings[0].detail, "4.0 GB of RAM, 500 MB available, 2 CPUs");
+    }
+
+    #[test]
+    fn a_registry_nobody_serves_is_a_failure() {
+        // A port that was free a moment ago, and that nobody listens on any more.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let url: Url = format!("http://127.0.0.1:{port}").parse().unwrap();
+        let finding = registry(Some(&url));
+        assert_eq!(finding.level, Level::Fail, "{finding:?}");
+    }
+}

@@ -1,0 +1,41 @@
+//! Whether the daemon answers, and who else holds its port.
+
+use dsk_daemon_api::{ClientError, Endpoint};
+
+use super::Finding;
+use crate::connection::Connection;
+use crate::verbs::version::OURS;
+
+const CHECK: &str = "daemon";
+
+/// Looks at whoever listens where the daemon should.
+pub(super) async fn daemon(connection: &Connection) -> Finding {
+    let endpoint = &connection.target.endpoint;
+    let ollama = match connection.client.version().await {
+        Ok(answer) => answer.version,
+        Err(ClientError::Unreachable { .. }) => {
+            let detail = format!("none answers at {endpoint}");
+            return Finding::warn(CHECK, detail, "start it with: dsk serve");
+        }
+        Err(error) => return foreign(endpoint, &format!("something that is no daemon: {error}")),
+    };
+    match connection.client.dsk_version().await {
+        Ok(daemon) if daemon.version == OURS => {
+            Finding::ok(CHECK, format!("dsk {OURS} answers at {endpoint}"))
+        }
+        Ok(daemon) => Finding::warn(
+            CHECK,
+            format!("dsk {} answers at {endpoint}, this command is {OURS}", daemon.version),
+            "restart the daemon with this version",
+        ),
+        Err(_) => foreign(endpoint, &format!("not dsk but Ollama {ollama}, by its answer")),
+    }
+}
+
+fn foreign(endpoint: &Endpoint, who: &str) -> Finding {
+    Finding::fail(
+        CHECK,
+        format!("{endpoint} is held by {who}"),
+        "stop that program, or give dsk another address with DSK_HOST",
+    )
+}

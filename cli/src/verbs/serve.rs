@@ -1,0 +1,131 @@
+//! `dsk serve`: the daemon in this process: configuration, logging, listeners, signals.
+
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use dsk_daemon::Listeners;
+use dsk_daemon::config::{Config, Files, Key, Overrides, ProcessEnv};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::Shared;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::folders::process_env;
+use crate::signals;
+use crate::terminal::wants_colour;
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    flags: ConfigFlags,
+    /// Leave the terminal's session; `dsk run` starts the daemon so
+    #[arg(long, hide = true)]
+    detached: bool,
+}
+
+/// A flag for every setting of the daemon; what is not given comes from elsewhere.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ConfigFlags {
+    /// The folder of everything the daemon keeps
+    #[arg(long, value_name = "DIR")]
+    home: Option<PathBuf>,
+    /// The folder of models
+    #[arg(long, value_name = "DIR")]
+    models: Option<PathBuf>,
+    /// The Unix socket to listen on, or `none`
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// How long an idle model stays in memory: 5m, 1h30m, 0, -1 for ever
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    keep_alive: Option<String>,
+    /// Browser origins to allow beside the built-in ones, separated by commas
+    #[arg(long, value_name = "ORIGINS")]
+    origins: Option<String>,
+    /// The registry that serves names without a host
+    #[arg(long, value_name = "URL")]
+    registry: Option<String>,
+    /// How many models may be in memory at once; 0 lets memory decide
+    #[arg(long, value_name = "COUNT")]
+    max_loaded: Option<String>,
+    /// How many requests may wait for a model
+    #[arg(long, value_name = "COUNT")]
+    max_queue: Option<String>,
+    /// Tokens of context where neither request nor model says; 0 lets the engine decide
+    #[arg(long, value_name = "TOKENS")]
+    context_length: Option<String>,
+    /// What to log: error, warn, info, debug, trace, or directives per module
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// Listen on an address that other machines reach, without passwords
+    #[arg(long)]
+    insecure_bind: bool,
+}
+
+impl ConfigFlags {
+    /// The strongest layer of the configuration.
+    pub(crate) fn overrides(&self, shared: &Shared) -> Overrides {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|p| p.display().to_string());
+        let mut overrides = Overrides::default();
+        overrides
+            .set(Key::Host, shared.host.clone())
+            .set(Key::Home, path(&self.home))
+            .set(Key::Models, path(&self.models))
+            .set(Key::Socket, path(&self.socket))
+            .set(Key::KeepAlive, self.keep_alive.clone())
+            .set(Key::Origins, self.origins.clone())
+            .set(Key::Registry, self.registry.clone())
+            .set(Key::MaxLoaded, self.max_loaded.clone())
+            .set(Key::MaxQueue, self.max_queue.clone())
+            .set(Key::ContextLength, self.context_length.clone())
+            .set(Key::Log, self.log.clone())
+            .set(Key::InsecureBind, self.insecure_bind.then_some("true"));
+        overrides
+    }
+}
+
+pub(crate) fn serve(shared: &Shared, args: &ServeArgs) -> anyhow::Result<Exit> {
+    if args.detached {
+        rustix::process::setsid().context("cannot leave the terminal's session")?;
+    }
+    let overrides = args.flags.overrides(shared);
+    let config = Config::load(&overrides, &ProcessEnv, &Files::standard(&ProcessEnv))?;
+    log(&config.log)?;
+    let runtime =
+        tokio::runtime::Runtime::new().context("the asynchronous runtime did not start")?;
+    runtime.block_on(async {
+        let listeners = Listeners::bind(&config).await?;
+        let shutdown = signals::shutdown().context("signals cannot be caught")?;
+        dsk_daemon::run(config, listeners, shutdown).await?;
+        Ok(Exit::Success)
+    })
+}
+
+/// Sends the log to stderr: coloured for a person, without times for the journal, which has its
+/// own.
+pub(crate) fn log(filter: &str) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        Failure::usage(format!("the log filter {filter:?} is wrong: {error}"))
+            .hint("write a level (info) or directives (info,dsk_registry=debug)")
+    })?;
+    let colour = wants_colour(&process_env, io::stderr().is_terminal());
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour);
+    // Setting it a second time in one process would be a mistake of ours; the first one stays.
+    let _ = match std::env::var_os("JOURNAL_STREAM") {
+        Some(_) => builder.without_time().try_init(),
+        None => builder.try_init(),
+    };
+    Ok(())
+}
+
+/// An address that cannot be listened on.
+pub(crate) fn bind_failure(address: &str, error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            Failure::new(Exit::Unavailable, format!("{address} is in use by another program"))
+        }
+        _ => Failure::new(Exit::General, format!("cannot listen on {address}: {error}")),
+    }
+}
