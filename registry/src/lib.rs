@@ -13,6 +13,8 @@
 mod client;
 mod digest;
 mod failpoints;
+#[cfg(test)]
+mod fixture;
 mod manifest;
 mod name;
 mod pump;

@@ -60,7 +60,27 @@ fn refusals_name_the_part() {
             "..%2f",
             "file:///etc/passwd",
         ],
-        expect![[r#""#]],
+        expect![[r#"
+            invalid model name "": the model is empty
+            invalid model name "x:": the tag is empty
+            invalid model name ":x": the model is empty
+            invalid model name "a//b": the namespace is empty
+            invalid model name "../../etc/passwd": it has more than host/namespace/model
+            invalid model name "..": the model has '.', which is not allowed there
+            invalid model name "x:..": the tag has '.', which is not allowed there
+            invalid model name "a/b/c/d": it has more than host/namespace/model
+            invalid model name "x@sha256:00": the model has '@', which is not allowed there
+            invalid model name "host:port/a/b": the host has a malformed port or address
+            invalid model name "host:99999/a/b": the host has a malformed port or address
+            invalid model name "[::g]/a/b": the host has a malformed port or address
+            invalid model name "[::1/a/b": the host has a malformed port or address
+            invalid model name "user.name/x": the namespace has '.', which is not allowed there
+            invalid model name "C:\\x": the tag has '\\', which is not allowed there
+            invalid model name "x\0y": the model has '\0', which is not allowed there
+            invalid model name "modèle": the model has 'è', which is not allowed there
+            invalid model name "..%2f": the model has '.', which is not allowed there
+            invalid model name "file:///etc/passwd": it has more than host/namespace/model
+        "#]],
     );
 }
 

@@ -1,0 +1,146 @@
+//! A registry that answers every request as a test says, byte for byte.
+
+use crate::{Digest, Manifest, fixture};
+use std::sync::{Arc, Mutex};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+/// One answer.
+pub(super) struct Reply {
+    head: String,
+    body: Vec<u8>,
+    /// Keeps the connection open and silent after the body.
+    stalls: bool,
+}
+
+impl Reply {
+    /// A head without a Content-Length: the end of the connection ends the body.
+    pub(super) fn raw(status: &str, headers: &str, body: &[u8]) -> Reply {
+        let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n");
+        Reply { head, body: body.to_vec(), stalls: false }
+    }
+
+    /// A well-formed answer.
+    pub(super) fn new(status: &str, headers: &str, body: &[u8]) -> Reply {
+        Reply::raw(status, &format!("Content-Length: {}\r\n{headers}", body.len()), body)
+    }
+
+    /// The right part of `bytes` for a request with `Range: bytes=<first>-`.
+    pub(super) fn part(bytes: &[u8], first: usize) -> Reply {
+        let range = format!("bytes {first}-{}/{}", bytes.len() - 1, bytes.len());
+        let headers = format!("Content-Range: {range}\r\n");
+        Reply::new("206 Partial Content", &headers, &bytes[first..])
+    }
+
+    /// Cut off after `count` bytes of the body, though the head promises all.
+    pub(super) fn cut(mut self, count: usize) -> Reply {
+        self.body.truncate(count);
+        self
+    }
+
+    pub(super) fn then_stall(mut self) -> Reply {
+        self.stalls = true;
+        self
+    }
+}
+
+/// A request as the script sees it.
+pub(super) struct Asked {
+    /// The method and the path.
+    pub(super) line: String,
+    head: String,
+    /// How many requests of the same method and path came before.
+    pub(super) count: usize,
+}
+
+impl Asked {
+    /// A header's value; the name in lower case.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let named = |line: &&str| line.to_ascii_lowercase().starts_with(&format!("{name}:"));
+        self.head.lines().find(named)?.split_once(':').map(|(_, value)| value.trim())
+    }
+
+    pub(super) fn is_manifest(&self) -> bool {
+        self.line.contains("/manifests/")
+    }
+
+    pub(super) fn is_blob(&self, bytes: &[u8]) -> bool {
+        self.line.ends_with(&format!("/blobs/{}", Digest::of(bytes)))
+    }
+}
+
+/// The running script: its address, and the requests that it saw.
+#[derive(Clone)]
+pub(super) struct Script {
+    pub(super) url: String,
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Script {
+    pub(super) async fn start(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Script {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let script = Script { url, heads: Arc::default() };
+        let (running, answer) = (script.clone(), Arc::new(answer));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (script, answer) = (running.clone(), Arc::clone(&answer));
+                tokio::spawn(async move { script.converse(stream, &*answer).await });
+            }
+        });
+        script
+    }
+
+    /// A registry with one good model, whose model file is answered for by `answer`.
+    pub(super) async fn of_model(
+        weights: &'static [u8],
+        answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
+    ) -> Script {
+        Script::start(move |asked| match asked {
+            asked if asked.is_blob(weights) => answer(asked),
+            asked => good(asked, &fixture::manifest_of(weights)),
+        })
+        .await
+    }
+
+    async fn converse(&self, mut stream: TcpStream, answer: &(dyn Fn(&Asked) -> Reply + Sync)) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let Ok(byte) = stream.read_u8().await else { return };
+            head.push(byte);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let line = head.lines().next().unwrap().trim_end_matches(" HTTP/1.1").to_owned();
+        let count =
+            self.requests().iter().filter(|seen| seen.starts_with(&format!("{line} "))).count();
+        self.heads.lock().unwrap().push(head.clone());
+        let reply = answer(&Asked { line, head, count });
+        let _ = stream.write_all(reply.head.as_bytes()).await;
+        let _ = stream.write_all(&reply.body).await;
+        let _ = stream.flush().await;
+        if reply.stalls {
+            std::future::pending::<()>().await;
+        }
+        let _ = stream.shutdown().await;
+    }
+
+    /// The heads of all requests so far.
+    pub(super) fn requests(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
+}
+
+/// What a good registry answers about a model of the fixture's making.
+pub(super) fn good(asked: &Asked, manifest: &Manifest) -> Reply {
+    if asked.is_manifest() {
+        return Reply::new("200 OK", "", &manifest.to_json());
+    }
+    for blob in [fixture::LICENSE, fixture::CONFIG] {
+        if asked.is_blob(blob) {
+            return Reply::new("200 OK", "", blob);
+        }
+    }
+    Reply::new("404 Not Found", "", b"")
+}
