@@ -1,0 +1,181 @@
+//! Hands a checked file's tensors to candle.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Read, Seek, SeekFrom};
+
+use candle_core::Device;
+use candle_core::quantized::GgmlDType;
+use candle_core::quantized::gguf_file::VersionedMagic;
+use candle_core::quantized::gguf_file::{Content, TensorInfo as CandleTensor, Value};
+use candle_transformers::models::{quantized_llama, quantized_qwen2};
+use dsk_kernels::format::Format;
+
+use super::Weights;
+use crate::executor::ExecutorError;
+use crate::gguf::{Gguf, TensorInfo};
+use crate::model::{Architecture, Header, Model};
+
+/// Builds candle's model from the file's tensors.
+pub(super) fn load(
+    model: &Model,
+    context_length: u32,
+    progress: &mut dyn FnMut(f32),
+) -> Result<Weights, ExecutorError> {
+    let gguf = model.gguf();
+    let content = content(gguf, model.header(), context_length)?;
+    let mut source = Source::new(gguf, progress);
+    let weights = match model.header().architecture {
+        Architecture::Llama => {
+            quantized_llama::ModelWeights::from_gguf(content, &mut source, &Device::Cpu)
+                .map(Weights::Llama)
+        }
+        Architecture::Qwen2 => {
+            quantized_qwen2::ModelWeights::from_gguf(content, &mut source, &Device::Cpu)
+                .map(Weights::Qwen2)
+        }
+    };
+    // The backtrace that candle adds to its text is of no use to anybody.
+    let weights = weights.map_err(|error| ExecutorError::Unsupported(first_line(&error)))?;
+    refuse_unread(gguf, &source.read)?;
+    for tensor in gguf.tensors() {
+        gguf.release(tensor);
+    }
+    Ok(weights)
+}
+
+/// The header that candle would have read, made from ours.
+fn content(gguf: &Gguf, header: &Header, context_length: u32) -> Result<Content, ExecutorError> {
+    let tensor_infos = gguf
+        .tensors()
+        .iter()
+        .map(|info| Ok((info.name.clone(), of_tensor(info)?)))
+        .collect::<Result<HashMap<_, _>, ExecutorError>>()?;
+    Ok(Content {
+        magic: VersionedMagic::GgufV3,
+        metadata: metadata(header, context_length),
+        tensor_infos,
+        tensor_data_offset: 0,
+    })
+}
+
+/// The keys that candle asks for.
+fn metadata(header: &Header, context_length: u32) -> HashMap<String, Value> {
+    let integers = [
+        ("attention.head_count", header.head_count),
+        ("attention.head_count_kv", header.head_count_kv),
+        ("block_count", header.block_count),
+        ("embedding_length", header.embedding_length),
+        ("rope.dimension_count", header.head_length),
+        // Only the size of the rope tables follows from it.
+        ("context_length", context_length),
+    ];
+    let floats = [
+        ("attention.layer_norm_rms_epsilon", header.rms_epsilon),
+        ("rope.freq_base", header.rope_freq_base),
+    ];
+    let key = |name: &str| format!("{}.{name}", header.architecture);
+    let integers = integers.into_iter().map(|(name, value)| (key(name), Value::U32(value)));
+    let floats = floats.into_iter().map(|(name, value)| (key(name), Value::F32(value)));
+    integers.chain(floats).collect()
+}
+
+fn of_tensor(info: &TensorInfo) -> Result<CandleTensor, ExecutorError> {
+    let Some(ggml_dtype) = info.format.known().and_then(dtype) else {
+        let text = format!("tensor {:?} has format {}", info.name, info.format);
+        return Err(ExecutorError::Unsupported(text));
+    };
+    // candle counts the slowest varying extent first.
+    let shape: Vec<usize> = info.shape.iter().rev().map(|&extent| extent as usize).collect();
+    Ok(CandleTensor { ggml_dtype, shape: shape.into(), offset: info.offset })
+}
+
+fn dtype(format: Format) -> Option<GgmlDType> {
+    Some(match format {
+        Format::F32 => GgmlDType::F32,
+        Format::F16 => GgmlDType::F16,
+        Format::BF16 => GgmlDType::BF16,
+        Format::Q4_0 => GgmlDType::Q4_0,
+        Format::Q4_1 => GgmlDType::Q4_1,
+        Format::Q5_0 => GgmlDType::Q5_0,
+        Format::Q5_1 => GgmlDType::Q5_1,
+        Format::Q8_0 => GgmlDType::Q8_0,
+        Format::Q2_K => GgmlDType::Q2K,
+        Format::Q3_K => GgmlDType::Q3K,
+        Format::Q4_K => GgmlDType::Q4K,
+        Format::Q5_K => GgmlDType::Q5K,
+        Format::Q6_K => GgmlDType::Q6K,
+        _ => return None,
+    })
+}
+
+/// A tensor that candle never asked for is part of a model that candle would run wrongly.
+fn refuse_unread(gguf: &Gguf, read: &HashSet<u64>) -> Result<(), ExecutorError> {
+    match gguf.tensors().iter().find(|info| !read.contains(&info.offset)) {
+        None => Ok(()),
+        Some(info) => {
+            let text = format!("candle has no use for tensor {:?}", info.name);
+            Err(ExecutorError::Unsupported(text))
+        }
+    }
+}
+
+fn first_line(error: &candle_core::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+/// The data section, as far as it is tensors: a seek goes to the start of one, reads stay in it.
+struct Source<'a> {
+    gguf: &'a Gguf,
+    by_offset: HashMap<u64, &'a TensorInfo>,
+    /// The rest of the tensor that is being read.
+    rest: &'a [u8],
+    /// Offsets of the tensors that were read.
+    read: HashSet<u64>,
+    bytes_read: u64,
+    bytes_all: u64,
+    progress: &'a mut dyn FnMut(f32),
+}
+
+impl<'a> Source<'a> {
+    fn new(gguf: &'a Gguf, progress: &'a mut dyn FnMut(f32)) -> Source<'a> {
+        let tensors = gguf.tensors().iter();
+        Source {
+            gguf,
+            by_offset: tensors.clone().map(|info| (info.offset, info)).collect(),
+            rest: &[],
+            read: HashSet::new(),
+            bytes_read: 0,
+            bytes_all: tensors.filter_map(|info| info.bytes).sum(),
+            progress,
+        }
+    }
+}
+
+impl Seek for Source<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        match to {
+            // candle asks how long the file is; tensors were checked to lie inside it.
+            SeekFrom::End(0) => Ok(self.gguf.file_len()),
+            SeekFrom::Start(offset) => {
+                let info = self.by_offset.get(&offset).ok_or_else(|| {
+                    io::Error::new(io::ErrorKind::InvalidInput, "no tensor starts there")
+                })?;
+                self.rest = self.gguf.tensor_bytes(info).map_err(io::Error::other)?;
+                self.read.insert(offset);
+                Ok(offset)
+            }
+            _ => Err(io::Error::new(io::ErrorKind::Unsupported, "tensors are sought by offset")),
+        }
+    }
+}
+
+impl Read for Source<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.rest.read(out)?;
+        self.bytes_read += count as u64;
+        // Tied embeddings are read twice.
+        let share = self.bytes_read as f32 / self.bytes_all.max(1) as f32;
+        (self.progress)(share.min(1.0));
+        Ok(count)
+    }
+}
