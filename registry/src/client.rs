@@ -21,6 +21,9 @@ use std::{sync::Once, time::Duration};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+/// How long a connection is kept for the next request.
+const POOL_IDLE: Duration = Duration::from_secs(30);
+
 /// What a client is made from.
 #[derive(Clone, Debug, Default)]
 pub struct ClientConfig {
@@ -137,8 +140,8 @@ impl Client {
         };
         Ok(Client {
             registry: config.registry,
-            remote: build(agent, &limits, reqwest::ClientBuilder::new())?,
-            local: build(agent, &limits, reqwest::ClientBuilder::new().no_proxy())?,
+            remote: build(agent, &limits, reqwest::ClientBuilder::new)?,
+            local: build(agent, &limits, || reqwest::ClientBuilder::new().no_proxy())?,
             limits,
         })
     }
@@ -181,18 +184,26 @@ impl Client {
 fn build(
     agent: &str,
     limits: &Limits,
-    builder: reqwest::ClientBuilder,
+    new: fn() -> reqwest::ClientBuilder,
 ) -> Result<reqwest::Client, ClientError> {
     static PROVIDER: Once = Once::new();
     // An error means that the program has chosen a provider already, which is as good.
     PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-    let builder = builder
-        .user_agent(agent)
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .connect_timeout(limits.connect)
-        .pool_idle_timeout(Duration::from_secs(30));
-    builder.build().map_err(|error| ClientError::Unreachable {
+    let builder = || {
+        new()
+            .user_agent(agent)
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .connect_timeout(limits.connect)
+            .pool_idle_timeout(POOL_IDLE)
+    };
+    let built = builder().build().or_else(|error| {
+        // A bare container has no root certificates. That is no reason to refuse plain HTTP to this
+        // machine: without roots, every https connection fails and says so.
+        tracing::warn!(error = error::chain(&error), "no https: the system has no certificates");
+        builder().tls_certs_only([]).build()
+    });
+    built.map_err(|error| ClientError::Unreachable {
         host: "any registry".to_owned(),
         reason: format!("the HTTP client cannot start: {}", error::chain(&error)),
     })

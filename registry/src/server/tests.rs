@@ -28,7 +28,7 @@ impl Registry {
 
     fn request(&self, method: &str, path: &str) -> RequestBuilder {
         let url = if path.starts_with('/') { path } else { &format!("/v2/{path}") };
-        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
         self.http.request(method, format!("{}{url}", self.url))
     }
 
@@ -270,7 +270,28 @@ async fn bad_requests_have_their_codes() {
         ("GET", "/"),
         ("GET", "nothing"),
     ];
-    problems(&registry, &requests, expect![[r#""#]]).await;
+    problems(
+        &registry,
+        &requests,
+        expect![[r#"
+        GET a/b/c/tags/list: 400 NAME_INVALID
+        GET a/b/tags/list: 404 NAME_UNKNOWN
+        GET _catalog?n=x: 400 NAME_INVALID
+        GET a/b/manifests/latest: 404 MANIFEST_UNKNOWN
+        GET a/b/manifests/.hidden: 400 TAG_INVALID
+        GET a/..%2f..%2fetc/manifests/passwd: 400 NAME_INVALID
+        GET a/b/blobs/sha256:00: 400 DIGEST_INVALID
+        GET a/b/blobs/sha256:..%2f..%2fetc%2fpasswd: 404 NAME_UNKNOWN
+        GET a/b/blobs/sha512:00: 400 DIGEST_INVALID
+        DELETE a/b/manifests/latest: 404 MANIFEST_UNKNOWN
+        PATCH a/b/blobs/uploads/none: 404 BLOB_UPLOAD_UNKNOWN
+        PUT a/b/blobs/uploads/none: 400 DIGEST_INVALID
+        DELETE a/b/tags/list: 405 UNSUPPORTED
+        GET /: 404 NAME_UNKNOWN
+        GET nothing: 404 NAME_UNKNOWN
+    "#]],
+    )
+    .await;
     let unknown = Digest::of(b"unknown");
     let blob = registry.get(&format!("a/b/blobs/{unknown}")).await;
     assert_eq!(blob.problem(), "404 BLOB_UNKNOWN");
@@ -287,7 +308,11 @@ async fn writes_can_be_closed_off() {
         ("PUT", "m/manifests/latest"),
         ("DELETE", "m/manifests/latest"),
     ];
-    let expected = expect![[r#""#]];
+    let expected = expect![[r#"
+        POST m/blobs/uploads/: 405 UNSUPPORTED
+        PUT m/manifests/latest: 405 UNSUPPORTED
+        DELETE m/manifests/latest: 405 UNSUPPORTED
+    "#]];
     problems(&closed, &requests, expected).await;
     let open = Registry::start(ServerOptions::default()).await;
     let page = open.request("POST", "m/blobs/uploads/").header("origin", "https://evil.example");

@@ -97,3 +97,19 @@ impl Spool {
         StoreError::io(&self.path, error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_counts_nothing_as_written() {
+        let path = PathBuf::from("/dev/full");
+        let file = File::options().write(true).open(&path).unwrap();
+        let mut spool = Spool { file, path, hasher: Hasher::new(), offset: 0 };
+        let error = spool.append(b"bytes").unwrap_err();
+        assert!(matches!(error, StoreError::NoSpace { .. }), "{error}");
+        assert_eq!(spool.offset(), 0);
+        assert_eq!(spool.hasher.finish(), Digest::of(b""));
+    }
+}
