@@ -25,7 +25,7 @@ const TABLE: [(Exit, &str); 11] = [
     (Exit::Success, "success"),
     (Exit::General, "any other error"),
     (Exit::Usage, "wrong arguments or bad input"),
-    (Exit::Unreachable, "the daemon, or a registry, cannot be reached"),
+    (Exit::Unreachable, "the daemon cannot be reached"),
     (Exit::Unauthorized, "not allowed: credentials are missing or refused"),
     (Exit::NotFound, "the model or file does not exist"),
     (Exit::DoesNotFit, "the model does not fit the memory"),
@@ -63,15 +63,12 @@ impl Exit {
             | ErrorCode::InvalidName
             | ErrorCode::InvalidDigest
             | ErrorCode::Unsupported
-            | ErrorCode::UnsupportedModel
             | ErrorCode::Incapable
             | ErrorCode::ContextLengthExceeded
             | ErrorCode::MethodNotAllowed
             | ErrorCode::BodyTooLarge
             | ErrorCode::RegistryInsecure => Exit::Usage,
-            ErrorCode::DigestMismatch | ErrorCode::InvalidModel | ErrorCode::IntegrityFailed => {
-                Exit::Integrity
-            }
+            ErrorCode::DigestMismatch | ErrorCode::IntegrityFailed => Exit::Integrity,
             ErrorCode::Forbidden | ErrorCode::Unauthorized => Exit::Unauthorized,
             ErrorCode::ModelNotFound
             | ErrorCode::ManifestNotFound
@@ -82,8 +79,10 @@ impl Exit {
             ErrorCode::Internal
             | ErrorCode::LoadFailed
             | ErrorCode::RunnerDied
-            | ErrorCode::RegistryProtocol => Exit::General,
-            ErrorCode::RegistryUnreachable => Exit::Unreachable,
+            | ErrorCode::InvalidModel
+            | ErrorCode::UnsupportedModel
+            | ErrorCode::RegistryProtocol
+            | ErrorCode::RegistryUnreachable => Exit::General,
             ErrorCode::OutOfMemory => Exit::DoesNotFit,
             ErrorCode::NoSpace => Exit::NoSpace,
         }
@@ -130,7 +129,7 @@ mod tests {
                 0  success
                 1  any other error
                 2  wrong arguments or bad input
-                3  the daemon, or a registry, cannot be reached
+                3  the daemon cannot be reached
                 4  not allowed: credentials are missing or refused
                 5  the model or file does not exist
                 6  the model does not fit the memory
@@ -148,7 +147,40 @@ mod tests {
             .iter()
             .map(|row| format!("{} {}\n", row.name, Exit::of_code(row.code).code()))
             .collect();
-        expect![[r#""#]].assert_eq(&text);
+        expect![[r#"
+            invalid_request 2
+            invalid_json 2
+            invalid_name 2
+            invalid_digest 2
+            digest_mismatch 7
+            unsupported 2
+            incapable 2
+            context_length_exceeded 2
+            invalid_model 1
+            unsupported_model 1
+            forbidden 4
+            unauthorized 4
+            model_not_found 5
+            manifest_not_found 5
+            blob_not_found 5
+            route_not_found 5
+            method_not_allowed 2
+            body_too_large 2
+            body_timeout 69
+            busy 69
+            cancelled 130
+            internal 1
+            load_failed 1
+            runner_died 1
+            integrity_failed 7
+            registry_protocol 1
+            registry_unreachable 1
+            registry_insecure 2
+            overloaded 69
+            out_of_memory 6
+            no_space 8
+        "#]]
+        .assert_eq(&text);
     }
 
     #[test]

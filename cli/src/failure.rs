@@ -9,7 +9,7 @@ use dsk_daemon_api::{ClientError, ErrorCode};
 use dsk_registry::StoreError;
 
 use crate::exit::Exit;
-use crate::terminal::{OutputClosed, Terminal};
+use crate::terminal::{OutputClosed, Style, Terminal};
 
 /// A failed verb. Verbs return `anyhow::Error`; one of these somewhere in its chain decides the
 /// exit code and the hints.
@@ -51,8 +51,7 @@ pub(crate) fn report(terminal: &mut Terminal, error: &anyhow::Error) -> Exit {
         return Exit::Success;
     }
     let (exit, hints) = classify(error);
-    // If stderr is gone as well there is nobody left to tell; the exit code still says it.
-    let _ = print(terminal, &format!("{error:#}"), &hints);
+    print(terminal, &format!("{error:#}"), &hints);
     exit
 }
 
@@ -158,14 +157,13 @@ fn client_hint(error: &ClientError) -> Option<String> {
     Some(hint.to_owned())
 }
 
-fn print(terminal: &mut Terminal, message: &str, hints: &[String]) -> Result<(), OutputClosed> {
-    let error = terminal.paint_err("error:", crate::terminal::Style::Red);
-    terminal.note(&format!("{error} {message}"))?;
+fn print(terminal: &mut Terminal, message: &str, hints: &[String]) {
+    let error = terminal.paint_err("error:", Style::Red);
+    terminal.note(&format!("{error} {message}"));
     for hint in hints {
-        let label = terminal.paint_err("hint:", crate::terminal::Style::Cyan);
-        terminal.note(&format!("{label} {hint}"))?;
+        let label = terminal.paint_err("hint:", Style::Cyan);
+        terminal.note(&format!("{label} {hint}"));
     }
-    Ok(())
 }
 
 #[cfg(test)]

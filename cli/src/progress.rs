@@ -39,7 +39,7 @@ impl Progress {
             Progress::Bars(bars) => bars.update(line),
             Progress::Lines(lines) => {
                 for text in lines.update(line, Instant::now()) {
-                    terminal.note(&text)?;
+                    terminal.note(&text);
                 }
             }
             Progress::Json => terminal.json(line)?,

@@ -55,7 +55,7 @@ async fn start(connection: &Connection, terminal: &mut Terminal) -> anyhow::Resu
         "no daemon answers at {}: starting one (log: {})",
         connection.target.endpoint,
         log.path.display()
-    ))?;
+    ));
     let mut child = spawn(&connection.target.endpoint, &log)?;
     tokio::select! {
         started = wait(connection, &mut child, &log) => started,

@@ -134,9 +134,9 @@ impl Terminal {
         Ok(self.line(&text)?)
     }
 
-    /// Writes one line to stderr.
-    pub(crate) fn note(&mut self, text: &str) -> Result<(), OutputClosed> {
-        self.err.write(&format!("{text}\n"))
+    /// Writes one line to stderr. Where nobody reads it the work goes on all the same.
+    pub(crate) fn note(&mut self, text: &str) {
+        let _ = self.err.write(&format!("{text}\n"));
     }
 
     /// Styles text meant for stdout.
@@ -262,7 +262,7 @@ mod tests {
     fn data_and_notes_go_to_their_own_streams() {
         let (mut terminal, capture) = Terminal::captured();
         terminal.line("data").unwrap();
-        terminal.note("progress").unwrap();
+        terminal.note("progress");
         assert_eq!((capture.out(), capture.err()), ("data\n".into(), "progress\n".into()));
     }
 }

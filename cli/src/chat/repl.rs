@@ -1,6 +1,6 @@
 //! The interactive chat: reads lines, does what the session says, and survives what goes wrong.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dsk_daemon_api::Client;
 use dsk_daemon_api::ollama::{ChatRequest, CreateRequest, ShowRequest};
@@ -42,7 +42,7 @@ impl Repl<'_> {
             // No history yet, or one that cannot be read: the chat works without.
             let _ = editor.load_history(file);
         }
-        self.terminal.note("/? for help, Ctrl + d to leave.")?;
+        self.terminal.note("/? for help, Ctrl + d to leave.");
         while let Some(step) = self.read(&mut editor)? {
             if step == Step::Exit {
                 break;
@@ -50,7 +50,7 @@ impl Repl<'_> {
             self.step(step).await?;
         }
         if let Some(file) = history.filter(|_| self.session.history) {
-            save_history(&mut editor, &file, self.terminal)?;
+            save_history(&mut editor, &file, self.terminal);
         }
         Ok(())
     }
@@ -108,7 +108,7 @@ impl Repl<'_> {
                 self.session.answered(answer.content, answer.thinking);
                 self.terminal.line("")?;
                 if let Some(metrics) = answer.metrics.filter(|_| self.session.verbose) {
-                    self.terminal.note(&format!("{}\n", answer::timings(&metrics)))?;
+                    self.terminal.note(&format!("{}\n", answer::timings(&metrics)));
                 }
                 Ok(())
             }
@@ -190,16 +190,10 @@ fn history_file() -> Option<PathBuf> {
 }
 
 /// Keeps the history. Without it the next chat is only less comfortable: a warning will do.
-fn save_history(
-    editor: &mut Editor<(), FileHistory>,
-    file: &PathBuf,
-    terminal: &mut Terminal,
-) -> anyhow::Result<()> {
+fn save_history(editor: &mut Editor<(), FileHistory>, file: &Path, terminal: &mut Terminal) {
     let folder = file.parent().map_or(Ok(()), std::fs::create_dir_all);
     let saved = folder.map_err(ReadlineError::from).and_then(|()| editor.save_history(file));
     if let Err(error) = saved {
-        terminal
-            .note(&format!("warning: cannot keep the history in {}: {error}", file.display()))?;
+        terminal.note(&format!("warning: cannot keep the history in {}: {error}", file.display()));
     }
-    Ok(())
 }

@@ -72,6 +72,21 @@ mod tests {
         let mut overrides = Overrides::default();
         overrides.set(Key::Host, Some("127.0.0.1:4000"));
         let config = Config::load(&overrides, &env, &Files::default()).unwrap();
-        expect![[r#""#]].assert_eq(&render(&config.table()));
+        expect![[r#"
+            SETTING           VALUE                               ORIGIN
+            home              /home/me/.local/share/dsk           default
+            models            /home/me/.local/share/dsk/models    default
+            host              127.0.0.1:4000                      flag
+            socket            /run/user/1000/dsk.sock             default
+            keep_alive        10m                                 environment OLLAMA_KEEP_ALIVE
+            origins           -                                   default
+            registry          -                                   default
+            max_loaded        0                                   default
+            max_queue         512                                 default
+            context_length    0                                   default
+            log               info                                default
+            insecure_bind     false                               default
+        "#]]
+        .assert_eq(&render(&config.table()));
     }
 }

@@ -72,7 +72,7 @@ fn modelfile(path: &Path, terminal: &mut Terminal) -> anyhow::Result<Modelfile> 
     }
     let text = String::from_utf8_lossy(&bytes);
     for diagnostic in &parsed.diagnostics {
-        terminal.note(&diagnostics::render(&path.display().to_string(), &text, diagnostic))?;
+        terminal.note(&diagnostics::render(&path.display().to_string(), &text, diagnostic));
     }
     let count = parsed.diagnostics.len();
     let plural = if count == 1 { "" } else { "s" };

@@ -5,7 +5,8 @@ use std::io::Read as _;
 use clap::Args;
 use dsk_daemon_api::ollama::{ChatRequest, ShowRequest, Think};
 use dsk_daemon_api::{Client, ErrorCode};
-use serde_json::Value;
+use dsk_modelfiles::parameters;
+use serde_json::{Map, Value};
 
 use super::pull;
 use crate::args::{self, Shared};
@@ -46,6 +47,12 @@ pub(crate) struct RunArgs {
     /// Do not show what the model thinks
     #[arg(long)]
     hidethinking: bool,
+    /// How adventurous the answer is; 0 always takes the likeliest token
+    #[arg(long, value_name = "NUMBER")]
+    temperature: Option<f64>,
+    /// Any parameter of the model, as in a Modelfile; may be given several times
+    #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
+    parameters: Vec<(String, Value)>,
     /// Structured output (refused: not supported by this version)
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
@@ -127,9 +134,33 @@ async fn ensure_model(
     }
 }
 
+/// Parses `NAME=VALUE` into the parameter's type.
+fn parameter(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    let name = name.trim().to_lowercase();
+    let value = parameters::parse_text(&name, value).map_err(|error| error.to_string())?;
+    Ok((name, value))
+}
+
+/// The parameters of the command line; lists (`stop`) add up.
+fn options(args: &RunArgs) -> Map<String, Value> {
+    let mut options = Map::new();
+    if let Some(temperature) = args.temperature {
+        options.insert("temperature".to_owned(), temperature.into());
+    }
+    for (name, value) in &args.parameters {
+        match (options.get_mut(name), value) {
+            (Some(Value::Array(list)), Value::Array(more)) => list.extend(more.iter().cloned()),
+            (_, value) => drop(options.insert(name.clone(), value.clone())),
+        }
+    }
+    options
+}
+
 fn request(args: &RunArgs) -> ChatRequest {
     ChatRequest {
         model: args.model.clone(),
+        options: options(args),
         keep_alive: args.keepalive.as_deref().map(keep_alive),
         think: args.think,
         ..ChatRequest::default()
@@ -157,7 +188,7 @@ async fn once(
     let request = ChatRequest { messages, ..request(args) };
     let answer = answer::ask(client, &request, view, terminal).await?;
     if let Some(metrics) = answer.metrics.filter(|_| args.verbose) {
-        terminal.note(&format!("\n{}", answer::timings(&metrics)))?;
+        terminal.note(&format!("\n{}", answer::timings(&metrics)));
     }
     Ok(if answer.interrupted { Exit::Interrupted } else { Exit::Success })
 }
@@ -171,6 +202,7 @@ async fn chat(client: &Client, args: &RunArgs, terminal: &mut Terminal) -> anyho
     session.verbose = args.verbose;
     session.wordwrap = !args.nowordwrap;
     session.think = args.think;
+    session.options = options(args);
     let base = request(args);
     let hide_thinking = args.hidethinking;
     Repl { client, session, base, hide_thinking, terminal }.chat().await
@@ -191,6 +223,18 @@ mod tests {
         for (piped, typed, expected) in cases {
             assert_eq!(join(piped, typed), expected);
         }
+    }
+
+    #[test]
+    fn parameters_are_typed_and_lists_add_up() {
+        use clap::Parser as _;
+        let line =
+            "dsk run m --temperature 0 --parameter stop=a --parameter stop=b --parameter seed=7";
+        let cli = crate::args::Cli::try_parse_from(line.split(' ')).unwrap();
+        let crate::args::Verb::Run(args) = cli.verb else { panic!("not run") };
+        let text = serde_json::to_string(&options(&args)).unwrap();
+        assert_eq!(text, r#"{"temperature":0.0,"stop":["a","b"],"seed":7}"#);
+        assert!(parameter("temperature=warm").is_err() && parameter("seed").is_err());
     }
 
     #[test]

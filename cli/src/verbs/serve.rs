@@ -113,11 +113,19 @@ pub(crate) fn log(filter: &str) -> Result<(), Failure> {
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour);
     // Setting it a second time in one process would be a mistake of ours; the first one stays.
-    let _ = match std::env::var_os("JOURNAL_STREAM") {
-        Some(_) => builder.without_time().try_init(),
-        None => builder.try_init(),
+    let _ = match stderr_is_journal() {
+        true => builder.without_time().try_init(),
+        false => builder.try_init(),
     };
     Ok(())
+}
+
+/// Whether stderr is the journal that the service manager opened. Every program of a desktop
+/// session inherits the variable; only the device and inode in it tell whose stderr is meant.
+fn stderr_is_journal() -> bool {
+    let Some(journal) = process_env("JOURNAL_STREAM") else { return false };
+    rustix::fs::fstat(io::stderr())
+        .is_ok_and(|stat| journal == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
 /// An address that cannot be listened on.

@@ -37,7 +37,7 @@ pub(crate) async fn stop(
     if args.json {
         terminal.json(&last)?;
     } else {
-        terminal.note(&format!("stopped '{}'", args.model))?;
+        terminal.note(&format!("stopped '{}'", args.model));
     }
     Ok(Exit::Success)
 }

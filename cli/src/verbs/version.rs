@@ -39,10 +39,10 @@ pub(crate) async fn version(
             let (version, ollama) = (daemon.version, daemon.ollama);
             terminal.line(&format!("daemon {version} at {endpoint} (Ollama API {ollama})"))?;
             if version != OURS {
-                terminal.note("warning: this command and the daemon are of different versions")?;
+                terminal.note("warning: this command and the daemon are of different versions");
             }
         }
-        Err(error) => terminal.note(&format!("daemon: {error}"))?,
+        Err(error) => terminal.note(&format!("daemon: {error}")),
     }
     Ok(Exit::Success)
 }

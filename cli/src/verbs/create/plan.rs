@@ -174,13 +174,41 @@ mod tests {
     #[test]
     fn every_field_reaches_the_request() {
         let plan = plan(
-            "FROM smollm2:135m\nPARAMETER temperature 0.2\nPARAMETER stop a\nPARAMETER stop b\n\
+            "FROM smollm2:135m\nPARAMETER temperature 0.5\nPARAMETER stop a\nPARAMETER stop b\n\
              SYSTEM Be terse.\nTEMPLATE {{ .Prompt }}\nLICENSE one\nLICENSE two\n\
              MESSAGE user hi\nMESSAGE assistant hello\n",
         )
         .unwrap();
         let text = serde_json::to_string_pretty(&plan.request).unwrap();
-        expect![[r#""#]].assert_eq(&text);
+        expect![[r#"
+            {
+              "model": "",
+              "from": "smollm2:135m",
+              "template": "{{ .Prompt }}",
+              "license": [
+                "one",
+                "two"
+              ],
+              "system": "Be terse.",
+              "parameters": {
+                "temperature": 0.5,
+                "stop": [
+                  "a",
+                  "b"
+                ]
+              },
+              "messages": [
+                {
+                  "role": "user",
+                  "content": "hi"
+                },
+                {
+                  "role": "assistant",
+                  "content": "hello"
+                }
+              ]
+            }"#]]
+        .assert_eq(&text);
     }
 
     #[test]
