@@ -303,3 +303,54 @@ fn tiny_tensors(mut writer: Writer, biases: bool, seed: u64) -> Writer {
     }
     writer
 }
+
+/// The files that fuzzing starts from: small valid ones that between them use every part of the
+/// format, and broken versions of each.
+pub fn corpus() -> Vec<(String, Vec<u8>)> {
+    let nested = [&array_start(9, 1)[..], &array_start(9, 1), &array_start(0, 3), &[1, 2, 3]];
+    let scalars = [(0, 1), (1, 1), (2, 2), (3, 2), (5, 4), (10, 8), (11, 8), (12, 8)];
+    let scalars = scalars.iter().fold(Writer::new(), |writer, &(kind, bytes)| {
+        writer.raw(&format!("scalar.{kind}"), kind, &vec![1; bytes])
+    });
+    let tensors = Format::ALL.iter().take(12).fold(Writer::new(), |writer, &format| {
+        let (elements, bytes) = (format.elements_per_block(), format.bytes_per_block());
+        writer.tensor(format.name(), &[elements as u64], format.ggml_id(), vec![0; bytes])
+    });
+    let summary = Writer::new()
+        .str("general.architecture", "llama")
+        .u32("general.file_type", 15)
+        .u32("llama.context_length", 4096)
+        .strings("tokenizer.ggml.tokens", &["a", "b"])
+        .f32s("tokenizer.ggml.scores", &[0.0, -1.0])
+        .i32s("tokenizer.ggml.token_type", &[1, 3])
+        .tensor("token_embd.weight", &[4, 2], 0, vec![0; 32]);
+    let valid = [
+        ("empty", Writer::new()),
+        ("scalars", scalars),
+        ("nested", Writer::new().raw("nested", 9, &nested.concat())),
+        ("alignment", Writer::new().u32("general.alignment", 64)),
+        ("tensors", tensors),
+        ("unknown", Writer::new().tensor("t", &[3], 99, vec![0; 3]).bool("b", true)),
+        ("summary", summary),
+    ];
+    let files = valid.iter().map(|(name, writer)| ((*name).to_owned(), writer.finish()));
+    let broken = files.clone().flat_map(|(name, bytes)| broken(&name, &bytes));
+    files.clone().chain(broken).collect()
+}
+
+/// A file cut in the middle, one with a huge count, and one with a few changed bytes.
+fn broken(name: &str, bytes: &[u8]) -> [(String, Vec<u8>); 3] {
+    let mut huge = bytes.to_vec();
+    huge[16..24].copy_from_slice(&(1u64 << 60).to_le_bytes());
+    let mut changed = bytes.to_vec();
+    let mut random = Random::new(bytes.len() as u64);
+    for _ in 0..4 {
+        let at = 8 + random.below(bytes.len() - 8);
+        changed[at] = random.bits() as u8;
+    }
+    [
+        (format!("{name}-cut"), bytes[..bytes.len() / 2].to_vec()),
+        (format!("{name}-huge"), huge),
+        (format!("{name}-changed"), changed),
+    ]
+}

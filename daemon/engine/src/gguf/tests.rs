@@ -135,7 +135,8 @@ fn tensors_must_lie_in_the_file() {
     let cases: &[(&[u64], u32, u64, &str)] = &[
         (&[17], f32, 0, "its 68 bytes at data offset 0 end after the file's"),
         (&[1], f32, 64, "its 4 bytes at data offset 64 end after the file's"),
-        (&[1], f32, u64::MAX - 31, "is too large"),
+        (&[16], f32, u64::MAX - 31, "is too large"),
+        (&[1], f32, u64::MAX - 31, "end after the file's"),
         (&[1], f32, 1 << 63, "end after the file's"),
         (&[1], f32, 4, "offset 4 is not a multiple of 32"),
         (&[1 << 32, 1 << 32], f32, 0, "the product of its dimensions"),
@@ -266,5 +267,20 @@ proptest! {
         prop_assert_eq!(read, texts);
         prop_assert_eq!(gguf.need_u32("number").unwrap(), number);
         prop_assert_eq!(gguf.tensor_bytes(gguf.need_tensor("data").unwrap()).unwrap(), data);
+    }
+}
+
+/// The committed corpus is the test kit's. Run with `UPDATE_CORPUS=1` to write it again.
+#[test]
+fn the_fuzzing_corpus_is_up_to_date() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/gguf");
+    for (name, bytes) in testkit::corpus() {
+        let path = folder.join(&name);
+        if std::env::var_os("UPDATE_CORPUS").is_some() {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(&path, &bytes).unwrap();
+        }
+        assert_eq!(std::fs::read(&path).ok(), Some(bytes.clone()), "{name} is out of date");
+        walk(bytes);
     }
 }
