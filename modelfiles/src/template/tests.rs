@@ -1,8 +1,21 @@
 //! What holds for templates of either language.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
+
+/// Processor time a refusal may take: 100 ms, and four times that in a test build.
+pub(super) const REFUSAL_MAX: Duration =
+    Duration::from_millis(if cfg!(debug_assertions) { 400 } else { 100 });
+
+/// Processor time of this thread so far; a busy machine does not change it.
+pub(super) fn processor_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux has it");
+    let nanoseconds = stat.split(' ').next().and_then(|text| text.parse().ok());
+    Duration::from_nanos(nanoseconds.expect("begins with nanoseconds"))
+}
 
 #[test]
 fn the_languages_are_told_apart() {

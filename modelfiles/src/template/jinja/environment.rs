@@ -65,10 +65,7 @@ const OPERATORS: [(&str, Operator); 7] = [
         for (value, times) in [(&a, &b), (&b, &a)] {
             let times = times.as_usize().unwrap_or(0);
             if matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Iterable) {
-                for _ in 0..times {
-                    meter.charge(1)?;
-                    meter.charge_shallow(value)?;
-                }
+                meter.charge_times(value, times)?;
             }
         }
         plain("a * b", a, b)

@@ -10,7 +10,7 @@ use minijinja::{Error, ErrorKind};
 use crate::template::limits::{DEPTH_MAX, OUTPUT_BYTES_MAX};
 
 /// What one element of a list or map is taken to cost.
-const ELEMENT_BYTES: usize = 32;
+const ELEMENT_BYTES: usize = 64;
 /// Nesting of values: our own calls plus what a tool's JSON schema may bring.
 const VALUE_DEPTH_MAX: usize = DEPTH_MAX + 128;
 /// Namespaces in one rendering. Each may hold the one before, and a long chain of them would
@@ -97,6 +97,11 @@ impl Meter {
     /// Pays for the value itself, not for what its elements hold.
     pub(super) fn charge_shallow(&self, value: &Value) -> Result<(), Error> {
         self.charge(shallow_bytes(value))
+    }
+
+    /// Pays for so many copies of the value, end to end.
+    pub(super) fn charge_times(&self, value: &Value, times: usize) -> Result<(), Error> {
+        self.charge(shallow_bytes(value).saturating_mul(times))
     }
 
     /// Pays for a value and all within it. Shared parts count each time they are reached, as they

@@ -10,7 +10,7 @@ use crate::template::limits::{STEPS_MAX, TAG_TOKENS_MAX};
 
 /// Bytes that plain text between tags may come to when every step prints the longest of it. That
 /// instruction asks nobody, so it is the number of steps that must bound it.
-const RAW_BYTES_MAX: u64 = 128 << 20;
+const RAW_BYTES_MAX: u64 = 64 << 20;
 /// Steps of a template with chained comparisons (`a < b < c`), which cannot be made to pay.
 const CHAINED_STEPS_MAX: u64 = 20_000;
 

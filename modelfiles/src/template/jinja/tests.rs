@@ -1,10 +1,9 @@
 //! What templates in the style of real ones print, and what hostile ones may not do.
 
-use std::time::{Duration, Instant};
-
 use expect_test::{Expect, expect};
 use serde_json::json;
 
+use super::super::tests::{REFUSAL_MAX, processor_time};
 use super::super::{Context, Message, Template, TemplateError, ToolCall};
 
 fn message(role: &str, content: &str) -> Message {
@@ -200,7 +199,7 @@ fn hostile() -> Vec<(&'static str, String)> {
         ("recursive", "{% for a in [[1]] recursive %}{{ loop([a]) }}{% endfor %}".into()),
         ("output", format!("{{% for a in range(9999) %}}{{% for b in range(9) %}}{long}{{% endfor %}}{{% endfor %}}")),
         ("captured", format!("{{% set x %}}{{% for a in range(9999) %}}{long}{{% endfor %}}{{% endset %}}")),
-        ("slices", "{% set ns = namespace(l=[]) %}{% set s = 'abcdefgh' * 100000 %}{% for i in range(9999) %}{% set ns.l = ns.l + [s[1:]] %}{% endfor %}".into()),
+        ("slices", "{% set ns = namespace(l=[]) %}{% set n = 100000 %}{% set s = 'abcdefgh' * n %}{% for i in range(9999) %}{% set ns.l = ns.l + [s[1:]] %}{% endfor %}".into()),
         ("terms", format!("{{{{ 1{} }}}}", " + 1".repeat(30_000))),
         ("brackets", format!("{{{{ {}1{} }}}}", "(".repeat(9_000), ")".repeat(9_000))),
         ("filters", format!("{{{{ 'a'{} }}}}", "|trim".repeat(20_000))),
@@ -212,15 +211,12 @@ fn hostile() -> Vec<(&'static str, String)> {
 
 #[test]
 fn hostile_templates_are_refused_quickly() {
-    // The limit asked for is 100 ms; a test build on a busy machine gets some slack.
-    let slack = Duration::from_millis(if cfg!(debug_assertions) { 600 } else { 100 });
     for (name, source) in hostile() {
-        let start = Instant::now();
+        let start = processor_time();
         let result = render(&source, &Context::default());
-        let elapsed = start.elapsed();
+        let elapsed = processor_time() - start;
         assert!(result.is_err(), "{name} was rendered");
-        println!("{name}: {elapsed:?} {}", result.unwrap_err());
-        assert!(elapsed < slack, "{name} took {elapsed:?}");
+        assert!(elapsed < REFUSAL_MAX, "{name} took {elapsed:?}");
     }
 }
 
