@@ -107,15 +107,18 @@ fn refuse_unsupported(request: &CreateRequest) -> Result<(), ApiError> {
 fn source(request: &CreateRequest) -> Result<Source, ApiError> {
     match (request.from.as_str(), request.files.len()) {
         ("", 0) => Err(invalid("neither `from` nor `files` was given")),
-        ("", 1) => request.files.iter().next().map_or_else(
-            || Err(invalid("`files` is empty")),
-            |(path, digest)| file(path, digest),
-        ),
-        ("", _) => Err(invalid("`files` must hold one GGUF file; sharded models are not supported yet")),
+        ("", 1) => request
+            .files
+            .iter()
+            .next()
+            .map_or_else(|| Err(invalid("`files` is empty")), |(path, digest)| file(path, digest)),
+        ("", _) => {
+            Err(invalid("`files` must hold one GGUF file; sharded models are not supported yet"))
+        }
         (_, 1..) => Err(invalid("give either `from` or `files`, not both")),
-        (from, 0) => Name::parse(from).map(Source::Model).map_err(|error| {
-            ApiError::new(ErrorCode::InvalidName, format!("from: invalid model name: {error}"))
-        }),
+        (from, 0) => Name::parse(from)
+            .map(Source::Model)
+            .map_err(|error| ApiError::new(ErrorCode::InvalidName, format!("from: {error}"))),
     }
 }
 
@@ -126,7 +129,9 @@ fn file(path: &str, digest: &str) -> Result<Source, ApiError> {
         return Err(invalid(format!("files: {path:?} is not the relative path of a file")));
     }
     if !path.to_ascii_lowercase().ends_with(".gguf") {
-        return Err(invalid(format!("files: {path:?} is not a GGUF file; only .gguf is supported yet")));
+        return Err(invalid(format!(
+            "files: {path:?} is not a GGUF file; only .gguf is supported yet"
+        )));
     }
     digest.parse().map(Source::File).map_err(|error| {
         ApiError::new(ErrorCode::InvalidDigest, format!("files: {path:?}: {error}"))
@@ -165,9 +170,9 @@ fn checked_parameters(given: &Map<String, Value>) -> Result<Map<String, Value>, 
 }
 
 fn checked_messages(messages: Vec<Message>) -> Result<Vec<Message>, ApiError> {
-    let odd = messages.iter().find(|message| {
-        !matches!(message.role.as_str(), "system" | "user" | "assistant")
-    });
+    let odd = messages
+        .iter()
+        .find(|message| !matches!(message.role.as_str(), "system" | "user" | "assistant"));
     match odd {
         Some(message) => Err(invalid(format!(
             "messages: the role must be system, user or assistant, not {:?}",

@@ -35,8 +35,8 @@ use dsk_registry::Name;
 
 use crate::Service;
 use crate::models::ModelSpec;
-pub(crate) use failure::of_store;
 use facts::FactsCache;
+pub(crate) use failure::of_store;
 use guard::Guard;
 use inference::Model;
 
@@ -111,7 +111,7 @@ fn parse_name(text: &str) -> Result<Name, ApiError> {
     if text.trim().is_empty() {
         return Err(ApiError::new(ErrorCode::InvalidRequest, "model is required"));
     }
-    Name::parse(text).map_err(|error| failure::of_name(text, &error))
+    Name::parse(text).map_err(|error| failure::of_name(&error))
 }
 
 #[cfg(test)]

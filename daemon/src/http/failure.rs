@@ -108,13 +108,13 @@ fn of_load(kind: LoadFailureKind) -> ErrorCode {
 }
 
 /// Text that is not a model's name.
-pub(crate) fn of_name(text: &str, error: &NameError) -> ApiError {
-    ApiError::new(ErrorCode::InvalidName, format!("invalid model name {text:?}: {error}"))
+pub(crate) fn of_name(error: &NameError) -> ApiError {
+    ApiError::new(ErrorCode::InvalidName, error.to_string())
 }
 
 /// Text that is not a digest.
-pub(crate) fn of_digest(text: &str, error: &DigestError) -> ApiError {
-    ApiError::new(ErrorCode::InvalidDigest, format!("invalid digest format {text:?}: {error}"))
+pub(crate) fn of_digest(error: &DigestError) -> ApiError {
+    ApiError::new(ErrorCode::InvalidDigest, format!("invalid digest format: {error}"))
 }
 
 /// A blocking task that panicked or was cut short by the end of the daemon.

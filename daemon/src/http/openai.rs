@@ -22,7 +22,7 @@ pub(crate) async fn models(State(http): State<Arc<Http>>) -> OpenAi {
 
 /// `GET /v1/models/{id}`; an id may hold slashes, as names do.
 pub(crate) async fn one_model(State(http): State<Arc<Http>>, Path(id): Path<String>) -> OpenAi {
-    let name = Name::parse(&id).map_err(|error| failure::of_name(&id, &error))?;
+    let name = Name::parse(&id).map_err(|error| failure::of_name(&error))?;
     let stored = store::find(&http.service.store, name).await?;
     let stored = stored.ok_or_else(|| failure::not_found(&id))?;
     Ok(answer_model(model(&stored.name, stored.modified)))

@@ -1,15 +1,25 @@
 //! What the tests of the HTTP API share.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
 use axum::response::Response;
+use dsk_daemon_engine::gguf::testkit::tiny_model;
 use dsk_daemon_engine::{Done, Event, Failure, FailureKind, FinishReason, Usage};
 use dsk_registry::{Digest, ModelConfig, Name};
 use futures_util::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
+use tower::ServiceExt;
 
 use super::answer::{Moment, Start, Started};
+use crate::config::{Config, Files, Overrides};
 use crate::models::ModelSpec;
+use crate::runner::scripted::Scripted;
+use crate::service::Service;
 
 /// A model with nothing but weights.
 pub(crate) fn spec() -> ModelSpec {
@@ -72,4 +82,50 @@ pub(crate) fn start(events: Vec<Event>) -> Start {
 pub(crate) async fn text(response: Response) -> String {
     let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("a body");
     String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+/// The API over a store of its own and scripted runners.
+pub(crate) struct Daemon {
+    pub(crate) router: Router,
+    pub(crate) service: Arc<Service>,
+    pub(crate) runners: Scripted,
+    _folder: tempfile::TempDir,
+}
+
+impl Daemon {
+    /// An empty one.
+    pub(crate) fn new() -> Daemon {
+        let folder = tempfile::tempdir().expect("a folder");
+        let home = ("DSK_HOME".to_owned(), folder.path().display().to_string());
+        let registry = ("DSK_REGISTRY".to_owned(), "http://127.0.0.1:9".to_owned());
+        let env = BTreeMap::from([home, registry]);
+        let config = Config::load(&Overrides::default(), &env, &Files::default());
+        let runners = Scripted::new(Duration::ZERO);
+        let config = config.expect("a configuration");
+        let service = Service::with_launcher(config, Arc::new(runners.clone())).expect("a service");
+        let router = super::router(Arc::clone(&service));
+        Daemon { router, service, runners, _folder: folder }
+    }
+
+    /// One that has the model `m`, made of a tiny GGUF file.
+    pub(crate) async fn with_model() -> Daemon {
+        let daemon = Daemon::new();
+        let digest = daemon.service.store.put_blob(&tiny_model("llama", 1)).expect("a blob");
+        let body = format!(r#"{{"model":"m","stream":false,"files":{{"m.gguf":"{digest}"}}}}"#);
+        let made = daemon.send("POST", "/api/create", &body).await;
+        assert_eq!(made.0, 200, "{}", made.1);
+        daemon
+    }
+
+    /// Sends a request; its status and whole body.
+    pub(crate) async fn send(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let request = Request::builder().method(method).uri(path).body(Body::from(body.to_owned()));
+        let response = self.answer(request.expect("a request")).await;
+        (response.status().as_u16(), text(response).await)
+    }
+
+    /// Sends a request of the test's own making.
+    pub(crate) async fn answer(&self, request: Request) -> Response {
+        self.router.clone().oneshot(request).await.expect("routers do not fail")
+    }
 }

@@ -83,7 +83,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_500_that_tells_nothing() {
-        let router = Router::new().route("/", get(boom)).layer(middleware::from_fn(super::request));
+        let router = Router::new().route("/", get(boom)).layer(middleware::from_fn(request));
         let request = Request::builder().header(ID_HEADER, "mine").body(Body::empty()).unwrap();
         let response = router.oneshot(request).await.unwrap();
         assert_eq!(

@@ -61,7 +61,7 @@ pub(crate) async fn upload(
 }
 
 fn parse(text: &str) -> Result<Digest, ApiError> {
-    text.parse().map_err(|error| failure::of_digest(text, &error))
+    text.parse().map_err(|error| failure::of_digest(&error))
 }
 
 fn full(max: u64) -> ApiError {

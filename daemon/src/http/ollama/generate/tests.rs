@@ -29,25 +29,67 @@ fn prompted(json: &str, thinking: bool, expected: Expect) {
 
 #[test]
 fn what_a_request_prompts() {
-    prompted(r#"{"model":"m","prompt":"q"}"#, true, expect![[r#""#]]);
+    prompted(
+        r#"{"model":"m","prompt":"q"}"#,
+        true,
+        expect![[
+            r#"{"chat":{"messages":[{"role":"system","content":"S"},{"role":"user","content":"ex"},{"role":"assistant","content":"ample"},{"role":"user","content":"q"}],"tools":[],"think":true,"template":null,"context":[]}}"#
+        ]],
+    );
     prompted(
         r#"{"model":"m","prompt":"q","system":"mine","template":"{{ .Prompt }}","think":false}"#,
         true,
-        expect![[r#""#]],
+        expect![[
+            r#"{"chat":{"messages":[{"role":"system","content":"mine"},{"role":"user","content":"ex"},{"role":"assistant","content":"ample"},{"role":"user","content":"q"}],"tools":[],"think":false,"template":"{{ .Prompt }}","context":[]}}"#
+        ]],
     );
-    prompted(r#"{"model":"m","prompt":"q","context":[1,2]}"#, false, expect![[r#""#]]);
-    prompted(r#"{"model":"m","prompt":"q","raw":true}"#, true, expect![[r#""#]]);
-    prompted(r#"{"model":"m","prompt":"a(","suffix":")"}"#, false, expect![[r#""#]]);
+    prompted(
+        r#"{"model":"m","prompt":"q","context":[1,2]}"#,
+        false,
+        expect![[
+            r#"{"chat":{"messages":[{"role":"user","content":"q"}],"tools":[],"think":null,"template":null,"context":[1,2]}}"#
+        ]],
+    );
+    prompted(r#"{"model":"m","prompt":"q","raw":true}"#, true, expect![[r#"{"raw":"q"}"#]]);
+    prompted(
+        r#"{"model":"m","prompt":"a(","suffix":")"}"#,
+        false,
+        expect![[r#"{"fill":{"prefix":"a(","suffix":")"}}"#]],
+    );
 }
 
 #[test]
 fn what_is_refused() {
-    prompted(r#"{"model":"m","prompt":"q","raw":true,"system":"x"}"#, false, expect![[r#""#]]);
-    prompted(r#"{"model":"m","prompt":"q","think":"low"}"#, false, expect![[r#""#]]);
-    prompted(r#"{"model":"m","prompt":"q","images":["aGk="]}"#, false, expect![[r#""#]]);
-    prompted(r#"{"model":"m","prompt":"q","format":"json"}"#, false, expect![[r#""#]]);
-    prompted(r#"{"model":"m","prompt":"q","logprobs":true}"#, false, expect![[r#""#]]);
-    prompted(r#"{"model":"m","prompt":"q","top_logprobs":21}"#, false, expect![[r#""#]]);
+    prompted(
+        r#"{"model":"m","prompt":"q","raw":true,"system":"x"}"#,
+        false,
+        expect!["400 raw mode does not support template, system, or context"],
+    );
+    prompted(
+        r#"{"model":"m","prompt":"q","think":"low"}"#,
+        false,
+        expect![[r#"400 "m" does not support thinking"#]],
+    );
+    prompted(
+        r#"{"model":"m","prompt":"q","images":["aGk="]}"#,
+        false,
+        expect!["400 `images` is not supported yet"],
+    );
+    prompted(
+        r#"{"model":"m","prompt":"q","format":"json"}"#,
+        false,
+        expect!["400 `format` is not supported yet"],
+    );
+    prompted(
+        r#"{"model":"m","prompt":"q","logprobs":true}"#,
+        false,
+        expect!["400 `logprobs` is not supported yet"],
+    );
+    prompted(
+        r#"{"model":"m","prompt":"q","top_logprobs":21}"#,
+        false,
+        expect!["400 top_logprobs must be between 0 and 20"],
+    );
 }
 
 /// Every kind of frame, as it goes over the wire.
@@ -70,12 +112,24 @@ async fn written<D: Dialect>(dialect: D, expected: Expect) {
 #[tokio::test]
 async fn lines_of_generate() {
     let dialect = Generate { model: "m".to_owned(), context: true };
-    written(dialect, expect![[r#""#]]).await;
+    written(dialect, expect![[r#"
+        {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","response":"","done":false}
+        {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","response":"","thinking":"hm","done":false}
+        {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","response":"Hi \"you\"\n","done":false}
+        {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","response":"","done":true,"done_reason":"stop","context":[1,2,3],"total_duration":900,"load_duration":100,"prompt_eval_count":5,"prompt_eval_duration":30,"eval_count":2,"eval_duration":40}
+        {"error":"gone","code":"runner_died"}
+        {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","response":"Hi","thinking":"hm","done":true,"done_reason":"stop","context":[1,2,3],"total_duration":900,"load_duration":100,"prompt_eval_count":5,"prompt_eval_duration":30,"eval_count":2,"eval_duration":40}"#]]).await;
 }
 
 #[tokio::test]
 async fn lines_of_chat() {
-    written(Chat { model: "m".to_owned() }, expect![[r#""#]]).await;
+    written(Chat { model: "m".to_owned() }, expect![[r#"
+        {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","message":{"role":"assistant","content":""},"done":false}
+        {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","message":{"role":"assistant","content":"","thinking":"hm"},"done":false}
+        {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","message":{"role":"assistant","content":"Hi \"you\"\n"},"done":false}
+        {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop","total_duration":900,"load_duration":100,"prompt_eval_count":5,"prompt_eval_duration":30,"eval_count":2,"eval_duration":40}
+        {"error":"gone","code":"runner_died"}
+        {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","message":{"role":"assistant","content":"Hi","thinking":"hm"},"done":true,"done_reason":"stop","total_duration":900,"load_duration":100,"prompt_eval_count":5,"prompt_eval_duration":30,"eval_count":2,"eval_duration":40}"#]]).await;
 }
 
 #[test]

@@ -21,7 +21,23 @@ fn full() -> ModelSpec {
 #[test]
 fn a_modelfile_reads_back_as_it_was_meant() {
     let text = modelfile(&full(), "{{ .Prompt }}\n");
-    expect![[r#""#]].assert_eq(&text);
+    expect![[r##"
+        # Made by "dsk show" from m:latest; FROM may also name that model.
+        FROM /models/blobs/sha256-weights
+        TEMPLATE """{{ .Prompt }}
+        """
+        SYSTEM Be brief.
+        PARAMETER temperature 0.6
+        PARAMETER stop <|im_end|>
+        PARAMETER stop " "
+        PARAMETER num_ctx 4096
+        MESSAGE user hi
+        MESSAGE assistant """two
+        lines"""
+        PARSER qwen3
+        LICENSE MIT
+    "##]]
+    .assert_eq(&text);
     let parsed = dsk_modelfiles::parse(&text);
     assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
     assert_eq!(parsed.modelfile.template(), Some("{{ .Prompt }}\n"));
@@ -30,5 +46,10 @@ fn a_modelfile_reads_back_as_it_was_meant() {
 
 #[test]
 fn parameters_are_rows() {
-    expect![[r#""#]].assert_eq(&parameters(&full().parameters));
+    expect![[r#"
+        temperature                    0.6
+        stop                           "<|im_end|>"
+        stop                           " "
+        num_ctx                        4096"#]]
+    .assert_eq(&parameters(&full().parameters));
 }

@@ -39,13 +39,26 @@ async fn check(direction: Direction, streamed: bool, expected: Expect) {
 
 #[tokio::test]
 async fn a_pull() {
-    check(Direction::Pull, true, expect![[r#""#]]).await;
-    check(Direction::Pull, false, expect![[r#""#]]).await;
+    check(Direction::Pull, true, expect![[r#"
+        {"status":"pulling manifest"}
+        {"status":"pulling 2d711642b726","digest":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","total":9,"completed":0}
+        {"status":"pulling 2d711642b726","digest":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","total":9,"completed":9}
+        {"status":"verifying sha256 digest"}
+        {"status":"writing manifest"}
+        {"status":"removing unused layers"}
+        {"status":"success"}
+    "#]]).await;
+    check(Direction::Pull, false, expect![[r#"{"status":"success"}"#]]).await;
 }
 
 #[tokio::test]
 async fn a_push() {
-    check(Direction::Push, true, expect![[r#""#]]).await;
+    check(Direction::Push, true, expect![[r#"
+        {"status":"retrieving manifest"}
+        {"status":"pushing 2d711642b726","digest":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","total":9,"completed":9}
+        {"status":"pushing manifest"}
+        {"status":"success"}
+    "#]]).await;
 }
 
 fn missing() -> ApiError {
@@ -73,9 +86,7 @@ async fn a_failure_after_the_first_blob_is_the_last_line() {
 async fn a_slow_registry_does_not_hold_the_first_line_for_ever() {
     let steps = stream::iter([Ok(Progress::Manifest)]).chain(stream::pending());
     let mut response = answer(lines(steps.boxed(), Direction::Pull), true).await.unwrap();
-    let first =
-        futures_util::StreamExt::next(&mut std::mem::take(response.body_mut()).into_data_stream())
-            .await;
+    let first = StreamExt::next(&mut std::mem::take(response.body_mut()).into_data_stream()).await;
     expect![[r#"
         {"status":"pulling manifest"}
     "#]]

@@ -32,9 +32,18 @@ fn requests() {
             {"role":"tool","tool_call_id":"c1","content":"2"}],
             "temperature":0.5,"max_tokens":9,"max_completion_tokens":7,"stop":"x","seed":3,
             "presence_penalty":1,"frequency_penalty":0.5,"reasoning_effort":"none","n":1}"#,
-        expect![[r#""#]],
+        expect![[r#"
+            {"temperature":0.5,"frequency_penalty":0.5,"presence_penalty":1.0,"seed":3,"num_predict":7,"stop":["x"]}
+            think Some(false)
+            [{"role":"system","content":"be brief"},{"role":"user","content":"a\nb"},{"role":"assistant","content":"","thinking":"hm","tool_calls":[{"id":"c1","name":"f","arguments":{"x":1}}]},{"role":"tool","content":"2","tool_call_id":"c1"}]"#]],
     );
-    check(r#"{"messages":[]}"#, expect![[r#""#]]);
+    check(
+        r#"{"messages":[]}"#,
+        expect![[r#"
+        {}
+        think None
+        []"#]],
+    );
 }
 
 #[test]
@@ -56,7 +65,20 @@ fn refusals_name_the_field() {
     ] {
         table += &format!("{}\n", understood(body).unwrap_err());
     }
-    expect![[r#""#]].assert_eq(&table);
+    expect![[r#"
+        `tools` is not supported yet
+        `tool_choice` is not supported yet
+        `response_format` is not supported yet
+        `logprobs` is not supported yet
+        `logit_bias` is not supported yet
+        `n` is not supported yet
+        n must be 1
+        max_tokens must be at least 1, got 0
+        reasoning_effort must be none, minimal, low, medium, high or max, not "hard"
+        `messages[0].content of type image_url` is not supported yet
+        messages[0].role must be system, user, assistant or tool, not "robot"
+        messages[0].tool_calls: arguments are not a JSON object: invalid type: sequence, expected a map at line 1 column 0
+    "#]].assert_eq(&table);
 }
 
 fn completion() -> Completion {
@@ -79,7 +101,24 @@ fn a_streamed_answer() {
         dialect.done(&done(FinishReason::Stop), &moment),
         dialect.failed(&ApiError::new(ErrorCode::RunnerDied, "gone")),
     ];
-    expect![[r#""#]].assert_eq(std::str::from_utf8(&frames.concat()).unwrap());
+    expect![[r#"
+        data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":7,"model":"m","system_fingerprint":"fp_dsk","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}
+
+        : keep-alive
+
+        data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":7,"model":"m","system_fingerprint":"fp_dsk","choices":[{"index":0,"delta":{"reasoning":"hm","reasoning_content":"hm"},"finish_reason":null}]}
+
+        data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":7,"model":"m","system_fingerprint":"fp_dsk","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}
+
+        data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":7,"model":"m","system_fingerprint":"fp_dsk","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}
+
+        data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":7,"model":"m","system_fingerprint":"fp_dsk","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7,"completion_tokens_details":{"reasoning_tokens":1}}}
+
+        data: [DONE]
+
+        data: {"error":{"message":"gone","type":"api_error","param":null,"code":"runner_died"}}
+
+    "#]].assert_eq(std::str::from_utf8(&frames.concat()).unwrap());
 }
 
 #[tokio::test]
@@ -87,5 +126,5 @@ async fn a_whole_answer() {
     let done = done(FinishReason::Length);
     let whole = Whole { thinking: String::new(), content: "Hi".to_owned(), done };
     let response = completion().whole(whole, &moment());
-    expect![[r#""#]].assert_eq(&body_text(response).await);
+    expect![[r#"{"id":"chatcmpl-1","object":"chat.completion","created":7,"model":"m","system_fingerprint":"fp_dsk","choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"finish_reason":"length"}],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7,"completion_tokens_details":{"reasoning_tokens":1}}}"#]].assert_eq(&body_text(response).await);
 }
