@@ -21,12 +21,12 @@ pub(crate) async fn create(State(http): State<Arc<Http>>, request: Request) -> N
     let store = http.service.store.clone();
     let made = tokio::task::spawn_blocking(move || recipe.make(&store)).await;
     let statuses = made.map_err(|error| failure::of_task(&error))??;
-    let lines = statuses.iter().map(|status| ProgressLine::status(status));
+    let mut lines = statuses.iter().map(|status| ProgressLine::status(status));
     match streamed {
         true => {
             let lines = lines.map(|line| reply::line(&line)).collect::<Vec<_>>();
             Ok(reply::stream(NDJSON, stream::iter(lines)))
         }
-        false => Ok(reply::json(&lines.last().unwrap_or_default())),
+        false => Ok(reply::json(&lines.next_back().unwrap_or_default())),
     }
 }
