@@ -182,7 +182,11 @@ pub struct ConfigError(pub Vec<ConfigProblem>);
 
 impl Config {
     /// Reads every layer.
-    pub fn load(overrides: &Overrides, env: &dyn Env, files: &Files) -> Result<Config, ConfigError> {
+    pub fn load(
+        overrides: &Overrides,
+        env: &dyn Env,
+        files: &Files,
+    ) -> Result<Config, ConfigError> {
         let mut layers = Layers::read(overrides, env, files);
         let config = layers.config(env);
         if layers.problems.is_empty() { Ok(config) } else { Err(ConfigError(layers.problems)) }
@@ -253,7 +257,9 @@ impl Layers {
             registry: registry.flatten(),
             max_loaded: max_loaded.filter(|limit| *limit > 0),
             max_queue: max_queue.unwrap_or(QUEUE_DEFAULT),
-            context_length: context.and_then(|tokens| u32::try_from(tokens).ok()).filter(|n| *n > 0),
+            context_length: context
+                .and_then(|tokens| u32::try_from(tokens).ok())
+                .filter(|n| *n > 0),
             log: log.unwrap_or_default(),
             insecure_bind: insecure_bind.unwrap_or_default(),
             runner: None,
@@ -296,7 +302,8 @@ impl Layers {
         if default.is_none() && !self.found.contains_key(&Key::Home) {
             self.problems.push(ConfigProblem {
                 place: "home".to_owned(),
-                message: "neither HOME nor XDG_DATA_HOME is set: say where with DSK_HOME".to_owned(),
+                message: "neither HOME nor XDG_DATA_HOME is set: say where with DSK_HOME"
+                    .to_owned(),
             });
         }
         self.path(Key::Home, default.unwrap_or_default())

@@ -128,7 +128,12 @@ impl Index {
                  VALUES (?1, ?2, 1, ?3, ?4)
                  ON CONFLICT (name) DO UPDATE SET last_used = ?2, times = times + 1,
                      prompt_tokens = prompt_tokens + ?3, output_tokens = output_tokens + ?4",
-                params![name, nanoseconds(SystemTime::now()), usage.prompt_tokens, usage.output_tokens],
+                params![
+                    name,
+                    nanoseconds(SystemTime::now()),
+                    usage.prompt_tokens,
+                    usage.output_tokens
+                ],
             )?;
             Ok(())
         })

@@ -144,8 +144,26 @@ mod tests {
     fn every_form_a_client_sends() {
         let mut table = String::new();
         for text in [
-            "5m", "300", "0", "-1", "-5m", "1h30m", "1.5s", "250ms", "+2h", " 10s ", "", "m", "5",
-            "5 m", "5x", "1h-3m", "99999999999999999999h", "nan", "1..2s", "1h2",
+            "5m",
+            "300",
+            "0",
+            "-1",
+            "-5m",
+            "1h30m",
+            "1.5s",
+            "250ms",
+            "+2h",
+            " 10s ",
+            "",
+            "m",
+            "5",
+            "5 m",
+            "5x",
+            "1h-3m",
+            "99999999999999999999h",
+            "nan",
+            "1..2s",
+            "1h2",
         ] {
             let parsed = match text.parse::<KeepAlive>() {
                 Ok(keep_alive) => keep_alive.to_string(),
@@ -153,8 +171,28 @@ mod tests {
             };
             table += &format!("{text:?} -> {parsed}\n");
         }
-        expect![[r#""#]]
-        .assert_eq(&table);
+        expect![[r#"
+            "5m" -> 5m
+            "300" -> 5m
+            "0" -> 0s
+            "-1" -> -1
+            "-5m" -> -1
+            "1h30m" -> 1h30m0s
+            "1.5s" -> 1.5s
+            "250ms" -> 0.25s
+            "+2h" -> 2h
+            " 10s " -> 10s
+            "" -> refused
+            "m" -> refused
+            "5" -> 5s
+            "5 m" -> refused
+            "5x" -> refused
+            "1h-3m" -> refused
+            "99999999999999999999h" -> -1
+            "nan" -> refused
+            "1..2s" -> refused
+            "1h2" -> refused
+        "#]].assert_eq(&table);
     }
 
     #[test]

@@ -176,7 +176,8 @@ async fn bind_unix(path: &Path) -> Result<OwnedSocket, ListenError> {
     }
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if !is_socket(&metadata) => {
-            let error = io::Error::new(io::ErrorKind::AlreadyExists, "there is a file of that name");
+            let error =
+                io::Error::new(io::ErrorKind::AlreadyExists, "there is a file of that name");
             return Err(failed(error));
         }
         _ => {}

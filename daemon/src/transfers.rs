@@ -188,10 +188,7 @@ fn job(key: &Key, transfer: &Arc<Running>) -> Job {
 }
 
 /// Carries what changes on the board to one caller, until the end or until the caller is gone.
-async fn relay(
-    transfer: Arc<Running>,
-    lines: mpsc::Sender<Result<Progress, Arc<ClientError>>>,
-) {
+async fn relay(transfer: Arc<Running>, lines: mpsc::Sender<Result<Progress, Arc<ClientError>>>) {
     let mut seen = 0;
     let mut changes = transfer.board.changes();
     loop {

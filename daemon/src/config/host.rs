@@ -82,7 +82,24 @@ mod tests {
             let parsed = super::parse(text).map_or_else(|e| e, |address| address.to_string());
             table += &format!("{text:?} -> {parsed}\n");
         }
-        expect![[r#""#]]
-        .assert_eq(&table);
+        expect![[r#"
+            "127.0.0.1:11434" -> 127.0.0.1:11434
+            "127.0.0.1" -> 127.0.0.1:11434
+            "localhost" -> 127.0.0.1:11434
+            ":8080" -> 127.0.0.1:8080
+            "0.0.0.0" -> 0.0.0.0:11434
+            "http://127.0.0.1" -> 127.0.0.1:80
+            "https://127.0.0.1" -> 127.0.0.1:443
+            "http://localhost:1234/" -> 127.0.0.1:1234
+            "::1" -> [::1]:11434
+            "[::1]" -> [::1]:11434
+            "[::1]:99" -> [::1]:99
+            "[::1" -> a [v6] address lacks its ]
+            "[::1]x" -> "x" follows the address
+            "127.0.0.1:70000" -> "70000" is not a port (0 to 65535)
+            "127.0.0.1:" -> "" is not a port (0 to 65535)
+            "ftp://127.0.0.1" -> ftp:// is not http:// or https://
+            "" -> 127.0.0.1:11434
+        "#]].assert_eq(&table);
     }
 }

@@ -120,10 +120,7 @@ mod tests {
             Ok(None) => "end".to_owned(),
             Err(error) => format!("error: {error}"),
         };
-        vec![
-            shown(read(&mut &bytes[..])),
-            shown(runtime.block_on(read_async(&mut &bytes[..]))),
-        ]
+        vec![shown(read(&mut &bytes[..])), shown(runtime.block_on(read_async(&mut &bytes[..])))]
     }
 
     #[test]

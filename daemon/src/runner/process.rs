@@ -40,8 +40,18 @@ const STDERR_LINES_KEPT: usize = 20;
 const STDERR_LINE_BYTES_MAX: u64 = 4096;
 /// The variables of the daemon that a child needs; no other reaches it, secrets least of all.
 const VARIABLES: &[&str] = &[
-    "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "RUST_BACKTRACE",
-    "RAYON_NUM_THREADS", "DSK_LOG", "CUDA_VISIBLE_DEVICES", "LLVM_PROFILE_FILE",
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "RUST_BACKTRACE",
+    "RAYON_NUM_THREADS",
+    "DSK_LOG",
+    "CUDA_VISIBLE_DEVICES",
+    "LLVM_PROFILE_FILE",
 ];
 
 /// Why a runner is gone.

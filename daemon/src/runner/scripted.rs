@@ -23,9 +23,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{
-    Command, Death, Launch, Link, LoadFailure, LoadFailureKind, Report, child::Backend,
-};
+use super::{Command, Death, Launch, Link, LoadFailure, LoadFailureKind, Report, child::Backend};
 
 /// What every scripted model takes.
 pub(crate) const BYTES: u64 = 1 << 30;

@@ -109,7 +109,10 @@ async fn garbage_ends_the_runner_and_its_requests() {
     theirs.write_all(b"\x03\0\0\0{{{").unwrap();
     let events: Vec<_> = stream.collect().await;
     let shown = text(&events);
-    assert!(shown.starts_with("RunnerDied: the runner of tiny was killed because it sent"), "{shown}");
+    assert!(
+        shown.starts_with("RunnerDied: the runner of tiny was killed because it sent"),
+        "{shown}"
+    );
     // Whoever comes later hears it, too, and does not wait.
     let late: Vec<_> = runner.submit(request("1")).collect().await;
     assert!(text(&late).starts_with("RunnerDied"));

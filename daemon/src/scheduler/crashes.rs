@@ -30,7 +30,12 @@ impl Crashes {
     }
 
     /// The error while a model is refused.
-    pub(super) fn refusal(&self, model: Digest, name: &Name, now: Instant) -> Option<SchedulerError> {
+    pub(super) fn refusal(
+        &self,
+        model: Digest,
+        name: &Name,
+        now: Instant,
+    ) -> Option<SchedulerError> {
         let deaths = self.0.get(&model)?;
         let last = *deaths.last()?;
         let until = last + REFUSED_FOR;
