@@ -74,11 +74,12 @@ mod tests {
         let rows = [("architecture", "llama"), ("parameters", "134.52M"), ("x", "")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()));
         expect![[r#"
+            $ dsk show
               Model
                 architecture    llama
                 parameters      134.52M
                 x
         "#]]
-        .assert_eq(&block("Model", &rows));
+        .assert_eq(&format!("$ dsk show\n{}", block("Model", &rows)));
     }
 }

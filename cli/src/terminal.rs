@@ -23,7 +23,6 @@ impl std::error::Error for OutputClosed {}
 /// The few styles used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
-    Bold,
     Dim,
     Red,
     Green,
@@ -34,7 +33,6 @@ pub(crate) enum Style {
 impl Style {
     const fn code(self) -> &'static str {
         match self {
-            Style::Bold => "1",
             Style::Dim => "2",
             Style::Red => "31",
             Style::Green => "32",
@@ -240,7 +238,8 @@ mod tests {
 
     #[test]
     fn colour_follows_the_environment() {
-        let cases: [(&[(&str, &str)], bool, bool); 8] = [
+        type Variables = &'static [(&'static str, &'static str)];
+        let cases: [(Variables, bool, bool); 8] = [
             (&[], true, true),
             (&[], false, false),
             (&[("NO_COLOR", "1")], true, false),

@@ -85,42 +85,63 @@ fn blob_style() -> ProgressStyle {
         "{msg} {percent:>3}% {wide_bar} {decimal_bytes:>9}/{decimal_total_bytes:<9} \
          {decimal_bytes_per_sec:>11} {eta:>4}",
     )
-    .expect("the template is constant and a test draws it")
+    .expect("the template is constant and every test parses it")
     .progress_chars("━━╌")
 }
 
 fn step_style() -> ProgressStyle {
     ProgressStyle::with_template("{msg} {spinner}")
-        .expect("the template is constant and a test draws it")
+        .expect("the template is constant and every test parses it")
         .tick_strings(&["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "✓"])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use indicatif::{InMemoryTerm, ProgressDrawTarget};
+    use indicatif::ProgressDrawTarget;
 
-    #[test]
-    fn bars_and_steps_are_drawn() {
-        let screen = InMemoryTerm::new(10, 100);
-        let mut bars = Bars::new();
-        bars.all.set_draw_target(ProgressDrawTarget::term_like(Box::new(screen.clone())));
-        let blob = |completed| ProgressLine {
+    fn blob(completed: u64) -> ProgressLine {
+        ProgressLine {
             status: "pulling 970aa74c0a90".into(),
             digest: Some("sha256:970aa74c0a90".into()),
             total: Some(1000),
             completed: Some(completed),
-        };
+        }
+    }
+
+    fn hidden() -> Bars {
+        let bars = Bars::new();
+        bars.all.set_draw_target(ProgressDrawTarget::hidden());
+        bars
+    }
+
+    #[test]
+    fn a_blob_has_one_bar_that_ends_with_its_last_byte() {
+        let mut bars = hidden();
         bars.update(&ProgressLine::status("pulling manifest"));
+        let manifest = bars.step.as_ref().map(|(_, spinner)| spinner.clone()).unwrap();
+        assert!(!manifest.is_finished());
         bars.update(&blob(250));
+        assert!(manifest.is_finished() && bars.step.is_none());
+        let bar = bars.blobs["sha256:970aa74c0a90"].clone();
+        assert_eq!((bar.position(), bar.length(), bar.is_finished()), (250, Some(1000), false));
         bars.update(&blob(1000));
-        bars.update(&ProgressLine::status("success"));
+        assert_eq!((bar.position(), bar.is_finished()), (1000, true));
+        assert_eq!(bars.blobs.len(), 1);
+    }
+
+    #[test]
+    fn what_was_interrupted_stops_moving() {
+        let mut bars = hidden();
+        bars.update(&blob(250));
         bars.finish();
-        let text = screen.contents();
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 3, "{text}");
-        assert_eq!(lines[0], "pulling manifest ✓");
-        assert!(lines[1].starts_with("pulling 970aa74c0a90 100% ━"), "{text}");
-        assert_eq!(lines[2], "success ✓");
+        assert!(bars.blobs.values().all(|bar| bar.is_finished() && bar.position() == 250));
+    }
+
+    #[test]
+    fn bytes_beyond_the_total_do_not_overflow_the_bar() {
+        let mut bars = hidden();
+        bars.update(&blob(5000));
+        assert_eq!(bars.blobs["sha256:970aa74c0a90"].position(), 1000);
     }
 }

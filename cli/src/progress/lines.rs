@@ -120,7 +120,7 @@ mod tests {
         expect![[r#"
             pulling manifest
             pulling 970aa74c0a90:  44% 12 MB/27 MB 2.5 MB/s 6s left
-            pulling 970aa74c0a90:  81% 22 MB/27 MB 2.5 MB/s 2s left
+            pulling 970aa74c0a90:  90% 24 MB/27 MB 2.5 MB/s 1s left
             pulling 970aa74c0a90: 100% 27 MB/27 MB 2.5 MB/s
             success"#]]
         .assert_eq(&text.join("\n"));

@@ -230,8 +230,8 @@ mod tests {
         use clap::Parser as _;
         let line =
             "dsk run m --temperature 0 --parameter stop=a --parameter stop=b --parameter seed=7";
-        let cli = crate::args::Cli::try_parse_from(line.split(' ')).unwrap();
-        let crate::args::Verb::Run(args) = cli.verb else { panic!("not run") };
+        let cli = args::Cli::try_parse_from(line.split(' ')).unwrap();
+        let args::Verb::Run(args) = cli.verb else { panic!("not run") };
         let text = serde_json::to_string(&options(&args)).unwrap();
         assert_eq!(text, r#"{"temperature":0.0,"stop":["a","b"],"seed":7}"#);
         assert!(parameter("temperature=warm").is_err() && parameter("seed").is_err());

@@ -223,6 +223,7 @@ mod tests {
     #[test]
     fn the_overview() {
         expect![[r#"
+            $ dsk show -v
               Model
                 architecture        llama
                 parameters          134.52M
@@ -253,7 +254,7 @@ mod tests {
               Tensors
                 output_norm.weight    F32    [576]
         "#]]
-        .assert_eq(&overview(&example(), true));
+        .assert_eq(&format!("$ dsk show -v\n{}", overview(&example(), true)));
     }
 
     #[test]

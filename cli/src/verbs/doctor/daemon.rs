@@ -14,7 +14,8 @@ pub(super) async fn daemon(connection: &Connection) -> Finding {
     let ollama = match connection.client.version().await {
         Ok(answer) => answer.version,
         Err(ClientError::Unreachable { .. }) => {
-            let detail = format!("none answers at {endpoint}");
+            let origin = connection.target.origin.map(|origin| format!(" (named by {origin})"));
+            let detail = format!("none answers at {endpoint}{}", origin.unwrap_or_default());
             return Finding::warn(CHECK, detail, "start it with: dsk serve");
         }
         Err(error) => return foreign(endpoint, &format!("something that is no daemon: {error}")),
