@@ -67,7 +67,7 @@ pub enum ModelsError {
     #[error("model {name}: its {layer} layer {digest} {reason}")]
     Layer {
         /// The model.
-        name: Name,
+        name: Box<Name>,
         /// What the layer is: `template`, `params`, …
         layer: &'static str,
         /// The layer's blob.
@@ -231,7 +231,7 @@ impl Layers<'_> {
 
     fn broken(&self, layer: &'static str, digest: &Digest, reason: &str) -> ModelsError {
         ModelsError::Layer {
-            name: self.stored.name.clone(),
+            name: Box::new(self.stored.name.clone()),
             layer,
             digest: *digest,
             reason: reason.to_owned(),

@@ -105,7 +105,8 @@ async fn a_useless_file_is_moved_aside_and_made_anew() {
     let foreign = |sql: &'static str| {
         move |path: &Path| Connection::open(path).unwrap().execute_batch(sql).unwrap()
     };
-    let spoils: [(&str, Box<dyn Fn(&Path)>); 4] = [
+    type Spoil = Box<dyn Fn(&Path)>;
+    let spoils: [(&str, Spoil); 4] = [
         ("no database", Box::new(|path| std::fs::write(path, "x".repeat(5000)).unwrap())),
         (
             "cut",

@@ -70,12 +70,35 @@ fn a_name_in_another_case_is_found_after_the_exact_one() {
 #[test]
 fn a_broken_layer_is_named() {
     let model: (&str, &[u8]) = (media_type::MODEL, b"weights");
-    check_error(&[], expect!["model m:latest has no weights: its manifest has no layer of type application/vnd.ollama.image.model"]);
-    check_error(&[model, (media_type::TEMPLATE, b"\xff")], expect!["model m:latest: its template layer DIGEST is not UTF-8"]);
-    check_error(&[model, (media_type::PARAMS, b"[1]")], expect!["model m:latest: its params layer DIGEST is malformed: invalid type: sequence, expected a map at line 1 column 0"]);
-    check_error(&[model, (media_type::MESSAGES, br#"[{"content":"x"}]"#)], expect!["model m:latest: its messages layer DIGEST is malformed: missing field `role` at line 1 column 16"]);
+    check_error(
+        &[],
+        expect![
+            "model m:latest has no weights: its manifest has no layer of type application/vnd.ollama.image.model"
+        ],
+    );
+    check_error(
+        &[model, (media_type::TEMPLATE, b"\xff")],
+        expect!["model m:latest: its template layer DIGEST is not UTF-8"],
+    );
+    check_error(
+        &[model, (media_type::PARAMS, b"[1]")],
+        expect![
+            "model m:latest: its params layer DIGEST is malformed: invalid type: sequence, expected a map at line 1 column 0"
+        ],
+    );
+    check_error(
+        &[model, (media_type::MESSAGES, br#"[{"content":"x"}]"#)],
+        expect![
+            "model m:latest: its messages layer DIGEST is malformed: missing field `role` at line 1 column 16"
+        ],
+    );
     let long = vec![b'a'; TEXT_BYTES_MAX as usize + 1];
-    check_error(&[model, (media_type::SYSTEM, &long)], expect!["model m:latest: its system layer DIGEST has 1048577 bytes, more than the 1048576 allowed"]);
+    check_error(
+        &[model, (media_type::SYSTEM, &long)],
+        expect![
+            "model m:latest: its system layer DIGEST has 1048577 bytes, more than the 1048576 allowed"
+        ],
+    );
 }
 
 #[test]

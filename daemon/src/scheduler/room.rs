@@ -82,7 +82,8 @@ mod tests {
     fn the_idle_model_used_longest_ago_leaves_first_and_only_when_that_can_help() {
         use Occupancy::{Busy, Idle, Leaving, Loading};
         let start = Instant::now();
-        let cases: &[(&[Occupancy], Option<usize>, u64, u64, Room)] = &[
+        type Case = (&'static [Occupancy], Option<usize>, u64, u64, Room);
+        let cases: &[Case] = &[
             (&[], None, 2, 4, Room::Fits),
             (&[], None, 5, 4, Room::Never { available: 4 * GIB }),
             (&[Idle, Idle], None, 2, 4, Room::Fits),
