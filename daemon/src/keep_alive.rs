@@ -192,7 +192,8 @@ mod tests {
             "nan" -> refused
             "1..2s" -> refused
             "1h2" -> refused
-        "#]].assert_eq(&table);
+        "#]]
+        .assert_eq(&table);
     }
 
     #[test]

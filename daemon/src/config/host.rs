@@ -100,6 +100,7 @@ mod tests {
             "127.0.0.1:" -> "" is not a port (0 to 65535)
             "ftp://127.0.0.1" -> ftp:// is not http:// or https://
             "" -> 127.0.0.1:11434
-        "#]].assert_eq(&table);
+        "#]]
+        .assert_eq(&table);
     }
 }

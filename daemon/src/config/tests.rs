@@ -35,7 +35,12 @@ fn check(flags: &[(Key, &str)], env: &[(&str, &str)], user: &str, system: &str, 
 
 #[test]
 fn defaults() {
-    check(&[], &[], "", "", expect![[r#"
+    check(
+        &[],
+        &[],
+        "",
+        "",
+        expect![[r#"
         home = /home/ada/.local/share/dsk (default)
         models = /home/ada/.local/share/dsk/models (default)
         host = 127.0.0.1:11434 (default)
@@ -48,13 +53,19 @@ fn defaults() {
         context_length = 0 (default)
         log = info (default)
         insecure_bind = false (default)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn the_strongest_layer_wins_and_is_named() {
     let env = [("OLLAMA_HOST", "'127.0.0.1:1'"), ("DSK_HOST", " :2 "), ("OLLAMA_MODELS", "/m")];
-    check(&[(Key::MaxLoaded, "3")], &env, USER, SYSTEM, expect![[r#"
+    check(
+        &[(Key::MaxLoaded, "3")],
+        &env,
+        USER,
+        SYSTEM,
+        expect![[r#"
         home = /home/ada/.local/share/dsk (default)
         models = /m (environment OLLAMA_MODELS)
         host = :2 (environment DSK_HOST)
@@ -67,13 +78,19 @@ fn the_strongest_layer_wins_and_is_named() {
         context_length = 0 (default)
         log = info (default)
         insecure_bind = false (default)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn systemd_folders() {
     let env = [("STATE_DIRECTORY", "/var/lib/dsk:/x"), ("RUNTIME_DIRECTORY", "/run/dsk")];
-    check(&[], &env, "socket = \"none\"\n", "", expect![[r#"
+    check(
+        &[],
+        &env,
+        "socket = \"none\"\n",
+        "",
+        expect![[r#"
         home = /var/lib/dsk (environment STATE_DIRECTORY)
         models = /var/lib/dsk/models (default)
         host = 127.0.0.1:11434 (default)
@@ -86,14 +103,20 @@ fn systemd_folders() {
         context_length = 0 (default)
         log = info (default)
         insecure_bind = false (default)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn every_problem_is_told_at_once() {
     let user = "# a comment\nkeepalive = 3\nmax_queue = -1\nlog = 1.5\n";
     let env = [("DSK_KEEP_ALIVE", "soon"), ("DSK_HOST", "0.0.0.0"), ("DSK_REGISTRY", "me:5000")];
-    check(&[(Key::InsecureBind, "maybe")], &env, user, "a = \n", expect![[r#"
+    check(
+        &[(Key::InsecureBind, "maybe")],
+        &env,
+        user,
+        "a = \n",
+        expect![[r#"
         DIR/system.toml:1: string values must be quoted, expected literal string
         DIR/user.toml:2: unknown key `keepalive`; the keys are home, models, host, socket, keep_alive, origins, registry, max_loaded, max_queue, context_length, log, insecure_bind
         DIR/user.toml:4: `log` must be a string, a number, true or false
@@ -102,14 +125,21 @@ fn every_problem_is_told_at_once() {
         DIR/user.toml:3: max_queue: "-1" is not a whole number from 0 to 65536
         flag: insecure_bind: "maybe" is not true or false
         environment DSK_HOST: host 0.0.0.0:11434 can be reached by other machines, and anyone who reaches it can use, add and delete models: listen on 127.0.0.1, or accept this with --insecure-bind (insecure_bind = true, DSK_INSECURE_BIND=1)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_public_address_needs_an_acknowledgement() {
-    check(&[], &[("OLLAMA_HOST", "0.0.0.0")], "", "", expect![[r#"
+    check(
+        &[],
+        &[("OLLAMA_HOST", "0.0.0.0")],
+        "",
+        "",
+        expect![[r#"
         environment OLLAMA_HOST: host 0.0.0.0:11434 can be reached by other machines, and anyone who reaches it can use, add and delete models: listen on 127.0.0.1, or accept this with --insecure-bind (insecure_bind = true, DSK_INSECURE_BIND=1)
-    "#]]);
+    "#]],
+    );
     let mut overrides = Overrides::default();
     overrides.set(Key::InsecureBind, Some("true")).set(Key::Host, Some("0.0.0.0:1"));
     let config = Config::load(&overrides, &variables(&[]), &Files::default()).unwrap();
