@@ -87,8 +87,11 @@ fn an_unsupported_architecture_is_named() {
     let daemon = Daemon::start();
     let unknown = dsk_daemon_engine::gguf::testkit::tiny_model("mamba", 3);
     let created = create(&daemon, &unknown);
-    let output =
-        if created.status.success() { daemon.dsk().args(["run", "broken", "hi"]).output().unwrap() } else { created };
+    let output = if created.status.success() {
+        daemon.dsk().args(["run", "broken", "hi"]).output().unwrap()
+    } else {
+        created
+    };
     fails(&output, 1, &["mamba"]);
 }
 
@@ -137,11 +140,8 @@ fn a_wrong_configuration_is_refused_before_anything_starts() {
 #[test]
 fn config_shows_where_each_value_comes_from() {
     let folder = home();
-    let output = dsk(folder.path())
-        .args(["config", "--json"])
-        .env("DSK_KEEP_ALIVE", "7m")
-        .output()
-        .unwrap();
+    let output =
+        dsk(folder.path()).args(["config", "--json"]).env("DSK_KEEP_ALIVE", "7m").output().unwrap();
     let text = crate::harness::success(&["config"], &output);
     let settings: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
     let keep = settings.iter().find(|setting| setting["key"] == "keep_alive").unwrap();

@@ -20,7 +20,8 @@ fn pulled(name: &str, gguf: &str) -> (Registry, Daemon, String) {
 fn smollm2_is_pulled_and_answers() {
     let _turn = one_at_a_time();
     let (_registry, daemon, name) = pulled("smollm2:135m", "smollm2");
-    let answer = daemon.run(&["run", &name, "What is the capital of France?", "--temperature", "0"]);
+    let answer =
+        daemon.run(&["run", &name, "What is the capital of France?", "--temperature", "0"]);
     assert!(answer.contains("Paris"), "{answer}");
     let ps: serde_json::Value = serde_json::from_str(&daemon.run(&["ps", "--json"])).unwrap();
     assert_eq!(ps[0]["name"], name.as_str(), "{ps}");

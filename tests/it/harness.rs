@@ -16,10 +16,10 @@ use crate::tidy::repository;
 /// How long a daemon or registry may take to answer first. Shared machines are slow at times.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-pub const DSK: &str = env!("CARGO_BIN_EXE_dsk");
+pub(crate) const DSK: &str = env!("CARGO_BIN_EXE_dsk");
 
 /// A `dsk` command that sees nothing of the developer's own settings.
-pub fn dsk(home: &Path) -> Command {
+pub(crate) fn dsk(home: &Path) -> Command {
     let mut command = Command::new(DSK);
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
@@ -37,17 +37,17 @@ pub fn dsk(home: &Path) -> Command {
 }
 
 /// A port nobody listened on a moment ago.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A folder for one test; its path is short enough for Unix sockets.
-pub fn home() -> TempDir {
+pub(crate) fn home() -> TempDir {
     tempfile::Builder::new().prefix("dsk-it-").tempdir().unwrap()
 }
 
 /// The path of a real model, fetched once into target/models.
-pub fn model(name: &str) -> PathBuf {
+pub(crate) fn model(name: &str) -> PathBuf {
     static ONE_FETCH: Mutex<()> = Mutex::new(());
     let _guard = ONE_FETCH.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let output = Command::new("python3")
@@ -61,28 +61,29 @@ pub fn model(name: &str) -> PathBuf {
 }
 
 /// Tests that run a real model take turns: memory and two cores are all a build machine has.
-pub fn one_at_a_time() -> MutexGuard<'static, ()> {
+pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// A running `dsk serve`.
-pub struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
-    pub home: TempDir,
-    pub port: u16,
+    pub(crate) home: TempDir,
+    pub(crate) port: u16,
 }
 
 impl Daemon {
-    pub fn start() -> Daemon {
+    pub(crate) fn start() -> Daemon {
         Daemon::start_with(home(), |_| {})
     }
 
     /// Starts on `home`, which may hold the state of an earlier daemon.
-    pub fn start_with(home: TempDir, adjust: impl FnOnce(&mut Command)) -> Daemon {
+    pub(crate) fn start_with(home: TempDir, adjust: impl FnOnce(&mut Command)) -> Daemon {
         let port = free_port();
         let mut command = dsk(home.path());
-        command.arg("serve").env("DSK_HOST", format!("127.0.0.1:{port}")).stderr(Stdio::inherit());
+        let log = std::fs::File::create(home.path().join("daemon.log")).unwrap();
+        command.arg("serve").env("DSK_HOST", format!("127.0.0.1:{port}")).stderr(log);
         adjust(&mut command);
         let child = command.spawn().expect("dsk serve starts");
         let mut daemon = Daemon { child, home, port };
@@ -94,52 +95,56 @@ impl Daemon {
         let began = Instant::now();
         while http_get(self.port, "/").is_none() {
             if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("dsk serve ended with {status} before it answered");
+                panic!("dsk serve ended with {status} before it answered: {}", self.log());
             }
             assert!(began.elapsed() < START_TIMEOUT, "dsk serve did not answer in time");
             thread::sleep(Duration::from_millis(20));
         }
     }
 
-    pub fn url(&self) -> String {
+    /// What the daemon has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.home.path().join("daemon.log")).unwrap_or_default()
+    }
+
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// A `dsk` command that talks to this daemon.
-    pub fn dsk(&self) -> Command {
+    pub(crate) fn dsk(&self) -> Command {
         let mut command = dsk(self.home.path());
         command.env("DSK_HOST", format!("127.0.0.1:{}", self.port));
         command
     }
 
     /// Runs a verb and returns its standard output; any failure fails the test with what it said.
-    pub fn run(&self, arguments: &[&str]) -> String {
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
         success(arguments, &self.dsk().args(arguments).output().unwrap())
     }
 
     /// Waits for the process to end by itself (or by a failpoint) and gives its home back.
-    pub fn wait(mut self) -> TempDir {
-        self.child.wait().unwrap();
-        std::mem::replace(&mut self.home, home())
+    pub(crate) fn wait(mut self) -> TempDir {
+        self.reaped()
     }
 
     /// Asks politely, as systemd does, and gives the exit status.
-    pub fn terminate(mut self) -> std::process::ExitStatus {
+    pub(crate) fn terminate(mut self) -> std::process::ExitStatus {
         signal(self.child.id(), "TERM");
         self.child.wait().unwrap()
     }
 
     /// Ends it with kill -9 and gives its home back.
-    pub fn kill(mut self) -> TempDir {
+    pub(crate) fn kill(mut self) -> TempDir {
         self.child.kill().unwrap();
-        self.wait_inner()
+        self.reaped()
     }
 
-    fn wait_inner(&mut self) -> TempDir {
+    fn reaped(&mut self) -> TempDir {
         self.child.wait().unwrap();
         std::mem::replace(&mut self.home, home())
     }
@@ -147,20 +152,23 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if thread::panicking() {
+            println!("the daemon's log:\n{}", self.log());
+        }
         self.child.kill().ok();
         self.child.wait().ok();
     }
 }
 
 /// A running `dsk registry serve`.
-pub struct Registry {
+pub(crate) struct Registry {
     child: Child,
-    pub root: TempDir,
-    pub address: String,
+    pub(crate) root: TempDir,
+    pub(crate) address: String,
 }
 
 impl Registry {
-    pub fn start() -> Registry {
+    pub(crate) fn start() -> Registry {
         let root = home();
         let mut child = dsk(root.path())
             .args(["registry", "serve", "--listen", "127.0.0.1:0", "--root"])
@@ -177,7 +185,7 @@ impl Registry {
     }
 
     /// Puts a GGUF file into the registry under `name`, through a daemon and a push.
-    pub fn fill(&self, name: &str, gguf: &Path) {
+    pub(crate) fn fill(&self, name: &str, gguf: &Path) {
         let daemon = Daemon::start();
         let modelfile = daemon.home.path().join("Modelfile");
         std::fs::write(&modelfile, format!("FROM {}\n", gguf.display())).unwrap();
@@ -186,7 +194,7 @@ impl Registry {
         daemon.run(&["push", &full]);
     }
 
-    pub fn name(&self, name: &str) -> String {
+    pub(crate) fn name(&self, name: &str) -> String {
         format!("{}/library/{name}", self.address)
     }
 }
@@ -198,24 +206,25 @@ impl Drop for Registry {
     }
 }
 
-pub fn success(arguments: &[&str], output: &Output) -> String {
+pub(crate) fn success(arguments: &[&str], output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "dsk {arguments:?}: {}\n{text}\n{errors}", output.status);
     text
 }
 
-pub fn signal(pid: u32, name: &str) {
+pub(crate) fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap();
     assert!(status.success(), "kill -s {name} {pid}");
 }
 
 /// The body of a GET, or None when nothing answers.
-pub fn http_get(port: u16, path: &str) -> Option<String> {
+pub(crate) fn http_get(port: u16, path: &str) -> Option<String> {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n").ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n")
+        .ok()?;
     let mut reply = String::new();
     stream.read_to_string(&mut reply).ok()?;
     Some(reply.split_once("\r\n\r\n")?.1.to_owned())

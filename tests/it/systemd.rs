@@ -56,6 +56,7 @@ fn a_second_daemon_on_the_store_is_refused_and_names_the_first() {
     let output = dsk(daemon.home.path())
         .arg("serve")
         .env("DSK_HOST", format!("127.0.0.1:{}", crate::harness::free_port()))
+        .env("DSK_SOCKET", daemon.home.path().join("other.sock"))
         .output()
         .unwrap();
     assert!(!output.status.success());
