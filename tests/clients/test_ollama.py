@@ -98,7 +98,8 @@ class Models(unittest.TestCase):
 
 class Generate(unittest.TestCase):
     def test_generate_answers_and_counts(self):
-        reply = client.generate(MODEL, "The capital of France is", options=GREEDY)
+        question, system = "What is the capital of France?", "You are a helpful assistant."
+        reply = client.generate(MODEL, question, system=system, options=GREEDY)
         self.assertTrue(reply.done)
         self.assertIn("Paris", reply.response)
         self.assertGreater(reply.prompt_eval_count, 3)

@@ -9,7 +9,7 @@ import openai
 MODEL = "smollm2:135m"
 client = openai.OpenAI(api_key="unused", max_retries=0)
 MESSAGES = [
-    {"role": "system", "content": "You are terse."},
+    {"role": "system", "content": "You are a helpful assistant."},
     {"role": "user", "content": [{"type": "text", "text": "What is the capital of France?"}]},
 ]
 

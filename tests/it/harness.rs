@@ -115,6 +115,14 @@ impl Daemon {
         self.child.id()
     }
 
+    /// The processes it started: its runners.
+    pub(crate) fn children(&self) -> Vec<u32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let lists = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")));
+        let all: String = lists.map(Result::unwrap).collect();
+        all.split_whitespace().map(|id| id.parse().unwrap()).collect()
+    }
+
     /// A `dsk` command that talks to this daemon.
     pub(crate) fn dsk(&self) -> Command {
         let mut command = dsk(self.home.path());
@@ -163,7 +171,7 @@ impl Drop for Daemon {
 /// A running `dsk registry serve`.
 pub(crate) struct Registry {
     child: Child,
-    pub(crate) root: TempDir,
+    _root: TempDir,
     pub(crate) address: String,
 }
 
@@ -181,7 +189,7 @@ impl Registry {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().rsplit("http://").next().unwrap().to_owned();
         assert!(address.starts_with("127.0.0.1:"), "unexpected first line {line:?}");
-        Registry { child, root, address }
+        Registry { child, _root: root, address }
     }
 
     /// Puts a GGUF file into the registry under `name`, through a daemon and a push.

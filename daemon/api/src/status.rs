@@ -28,6 +28,8 @@ pub struct DaemonStatus {
     pub models: u64,
     /// How many of them are in memory.
     pub loaded: u64,
+    /// How many requests hold a loaded model: answered now, or next in its queue.
+    pub running: u64,
 }
 
 /// Bytes of memory.

@@ -57,6 +57,7 @@ pub(crate) async fn status(State(http): State<Arc<Http>>) -> Native {
         },
         models: models.len() as u64,
         loaded: resident.len() as u64,
+        running: resident.iter().map(|model| model.in_use as u64).sum(),
     }))
 }
 
