@@ -118,7 +118,8 @@ impl Daemon {
     /// The processes it started: its runners.
     pub(crate) fn children(&self) -> Vec<u32> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        let lists = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")));
+        let lists =
+            tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")));
         let all: String = lists.map(Result::unwrap).collect();
         all.split_whitespace().map(|id| id.parse().unwrap()).collect()
     }
