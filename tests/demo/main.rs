@@ -172,6 +172,7 @@ impl Demo {
     }
 }
 
+#[expect(clippy::print_stderr, reason = "a program for people to watch")]
 fn say(text: &str) {
     eprintln!("\x1b[1m==> {text}\x1b[0m");
 }
