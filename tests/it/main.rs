@@ -1,5 +1,7 @@
 //! The one integration binary: the built `dsk`, driven as its users drive it.
 
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a test speaks and fails aloud")]
+
 mod bad_input;
 mod chat;
 mod clients;
