@@ -9,7 +9,9 @@ use crate::options::Options;
 /// One generation: what to continue, and how.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Request {
+    /// What to continue.
     pub prompt: Prompt,
+    /// How to choose the tokens, and when to end.
     #[serde(default)]
     pub options: Options,
     /// When the prompt is longer than the context: drop the oldest turns (`true`) or fail.
@@ -26,12 +28,18 @@ pub enum Prompt {
     /// Text as it is; special tokens written in it count as such.
     Raw(String),
     /// Text with a gap, for models that were trained to fill one.
-    Fill { prefix: String, suffix: String },
+    Fill {
+        /// What stands before the gap.
+        prefix: String,
+        /// What stands behind it.
+        suffix: String,
+    },
 }
 
 /// Turns, and how they are rendered.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Conversation {
+    /// What was said so far, the question last.
     pub messages: Vec<Message>,
     /// Tools that the model may call, as their JSON declarations.
     #[serde(default)]

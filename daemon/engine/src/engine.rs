@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::conversation::Request;
 use crate::event::{Event, Failure, FailureKind};
-use crate::executor::candle::CandleExecutor;
+use crate::executor::candle::{CandleExecutor, Precision};
 use crate::executor::{Bytes, Executor, ExecutorError};
 use crate::model::{Model, ModelError};
 use crate::prompt::Prompter;
@@ -58,12 +58,15 @@ pub enum TemplateOrigin {
 /// Facts of a loaded model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Loaded {
+    /// The model's family.
     pub architecture: String,
     /// Tokens of context that requests have.
     pub context_length: u32,
     /// Tokens of context that the model was made for.
     pub model_context_length: u32,
+    /// Memory, computed from the file and the context.
     pub bytes: Bytes,
+    /// Which template makes the prompts.
     pub template: TemplateOrigin,
     /// The model thinks before it answers, unless told not to.
     pub thinking: bool,
@@ -78,14 +81,24 @@ pub struct Loaded {
 /// Why a model could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    /// The file is no model that can be run.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// [`LoadOptions::template`] does not compile.
     #[error("the template given with the model is broken: {0}")]
     Template(String),
+    /// The executor refused the model.
     #[error(transparent)]
     Executor(#[from] ExecutorError),
+    /// [`LoadOptions::context_length`] is of no use.
     #[error("a context of {got} tokens is too short, {least} is the least")]
-    ContextLength { got: u32, least: u32 },
+    ContextLength {
+        /// Tokens asked for.
+        got: u32,
+        /// Tokens that are the least.
+        least: u32,
+    },
+    /// The system gave no thread.
     #[error("cannot start the engine's thread: {0}")]
     Thread(#[source] std::io::Error),
 }
@@ -97,11 +110,15 @@ pub struct RequestId(pub u64);
 /// What an engine is doing and has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
+    /// Requests that wait.
     pub queued: u32,
+    /// Requests that have a sequence.
     pub running: u32,
     /// Requests that ended, well or not.
     pub finished: u64,
+    /// Tokens of the prompts of finished requests.
     pub prompt_tokens: u64,
+    /// Tokens that finished requests generated.
     pub output_tokens: u64,
 }
 
@@ -124,7 +141,7 @@ impl Engine {
         progress(0.0);
         let model = Arc::new(Model::open(path)?);
         let prompter = Prompter::new(Arc::clone(&model), options.template.as_deref())?;
-        let executor = CandleExecutor::load(&model, options, progress)?;
+        let executor = CandleExecutor::load(&model, options, Precision::Packed, progress)?;
         let engine = Engine::start(prompter, Box::new(executor))?;
         progress(1.0);
         Ok(engine)

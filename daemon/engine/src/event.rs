@@ -8,27 +8,34 @@ use serde::{Deserialize, Serialize};
 pub enum Event {
     /// Waiting; `position` requests come before this one (the running one included).
     Queued {
+        /// How many come before.
         position: u32,
     },
     /// `done` of the prompt's `total` tokens have been read.
     Prefill {
+        /// Tokens read so far.
         done: u32,
+        /// Tokens of the prompt.
         total: u32,
     },
     /// Text of the model's thinking.
     Thinking(String),
     /// Text of the answer.
     Content(String),
+    /// The end, a good one.
     Done(Done),
+    /// The end, a bad one.
     Failed(Failure),
 }
 
 /// How a request ended well.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Done {
+    /// What ended it.
     pub reason: FinishReason,
+    /// What it cost.
     pub usage: Usage,
-    /// Every token, of the prompt and then of the answer.
+    /// Every token, of the prompt and then of the answer, the end token included.
     pub context: Vec<u32>,
 }
 
@@ -45,9 +52,11 @@ pub enum FinishReason {
 /// What a request cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
+    /// Tokens of the rendered prompt.
     pub prompt_tokens: u32,
     /// Tokens generated, those of thinking included, the end token not.
     pub output_tokens: u32,
+    /// Those of the output tokens that were thinking.
     pub thinking_tokens: u32,
     /// Time to read the prompt, up to the first logits.
     pub prompt_ns: u64,
@@ -61,7 +70,9 @@ pub struct Usage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
+    /// Whose fault it is.
     pub kind: FailureKind,
+    /// What happened.
     pub message: String,
 }
 
@@ -88,6 +99,7 @@ pub enum FailureKind {
     Cancelled,
     /// The process that held the model is gone.
     RunnerDied,
+    /// There is not enough memory.
     OutOfMemory,
     /// Too many requests wait already.
     Busy,

@@ -17,13 +17,16 @@ pub struct SequenceId(pub u32);
 /// The rows of one sequence in a [`Batch`]; their positions follow one another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SequenceRows {
+    /// Whose rows.
     pub sequence: SequenceId,
+    /// Which rows of the batch.
     pub rows: Range<usize>,
 }
 
 /// What one step computes: prefill chunks and single tokens of several sequences, side by side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
+    /// One token a row.
     pub tokens: Vec<u32>,
     /// The position of each token in its sequence.
     pub positions: Vec<u32>,
@@ -99,16 +102,22 @@ impl Bytes {
 /// Why a step, or the loading of an executor, failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExecutorError {
+    /// A model it has no code for.
     #[error("this executor cannot run the model: {0}")]
     Unsupported(String),
+    /// A batch in a form it cannot do.
     #[error("this executor cannot run the batch: {0}")]
     Batch(String),
+    /// A token past the end of the context.
     #[error("position {position} is past the context of {context} tokens")]
     Context { position: u64, context: usize },
+    /// A token that the model does not know.
     #[error("token {token} is not below the vocabulary of {vocabulary}")]
     Token { token: u32, vocabulary: usize },
+    /// The arithmetic itself.
     #[error("arithmetic failed: {0}")]
     Compute(String),
+    /// A bug in it; the sequence is lost, the executor is not.
     #[error("the executor broke: {0}")]
     Panicked(String),
 }

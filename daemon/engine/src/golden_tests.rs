@@ -1,10 +1,15 @@
 //! Our greedy answers against llama.cpp's, on the real models.
 //!
 //! `tests/golden/greedy.py` made the golden files: for five prompts, 64 tokens each, the likeliest
-//! token after one another and the gap between the two largest logits at each step, with keys and
-//! values in f32. Both sides quantise activations to 8 bits before they multiply, in blocks of
-//! different sizes and summed in another order, so logits differ a little. The tokens must be equal
-//! up to the first step where one side's two best tokens are closer than [`GAP_MIN`].
+//! token after one another and the gap between the two largest logits at each step, by llama.cpp
+//! with the weights unpacked to f32. That form leaves nothing but the order of sums to differ (the
+//! logits of both agree to 1e-4), so our engine, with the weights unpacked as well, must give the
+//! same tokens up to the first step where two are closer than [`GAP_MIN`].
+//!
+//! As they are in the file, weights are multiplied with activations of 8 bits, in both programs. The
+//! rounding alone moves SmolLM2's logits after these prompts by up to 0.9, in llama.cpp as much as
+//! here, and in llama.cpp by another 0.8 between batch sizes. So packed weights are held to
+//! [`ROUNDING_MAX`] only.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,12 +17,16 @@ use std::process::Command;
 use serde::Deserialize;
 
 use crate::engine::LoadOptions;
-use crate::executor::candle::CandleExecutor;
+use crate::executor::candle::{CandleExecutor, Precision};
 use crate::executor::{Batch, Executor, SequenceId};
 use crate::model::Model;
 
 /// Logits closer than this may come in either order.
 const GAP_MIN: f32 = 1e-2;
+/// The same where activations were rounded to 8 bits.
+const ROUNDING_MAX: f32 = 1.5;
+/// Tokens compared with packed weights, where candle's kernels are slow.
+const PACKED_TOKENS: usize = 6;
 
 /// One prompt of a golden file.
 #[derive(Deserialize)]
@@ -64,39 +73,43 @@ fn best(logits: &[f32]) -> (u32, f32) {
     (order[0], logits[order[0] as usize] - logits[order[1] as usize])
 }
 
-/// How many tokens are equal before a tie that went the other way; panics at a real difference.
-fn compare(executor: &mut CandleExecutor, case: &Case) -> usize {
+/// How many of the first `count` tokens are equal before two that are closer than `tie` came in the
+/// other order; panics at a real difference.
+fn compare(executor: &mut CandleExecutor, case: &Case, count: usize, tie: f32) -> usize {
     let mut row = logits(executor, 0, &case.ids);
-    for (step, (&want, &their_gap)) in case.tokens.iter().zip(&case.gaps).enumerate() {
+    let steps = case.tokens.iter().zip(&case.gaps).take(count);
+    for (step, (&want, &their_gap)) in steps.enumerate() {
         let (got, our_gap) = best(&row);
         if got != want {
             let gap = our_gap.min(their_gap);
             let what = format!("{:?} step {step}: {got} for {want}", case.prompt);
-            assert!(gap < GAP_MIN, "{what}, our gap {our_gap}, theirs {their_gap}");
+            assert!(gap < tie, "{what}, our gap {our_gap}, theirs {their_gap}");
             return step;
         }
-        row = logits(executor, case.ids.len() + step, &[got]);
+        if step + 1 < count {
+            row = logits(executor, case.ids.len() + step, &[got]);
+        }
     }
-    case.tokens.len()
+    count
 }
 
-fn check(name: &str) {
+fn check(name: &str, precision: Precision, count: usize, tie: f32) {
     let model = Model::open(&model_path(name)).expect("a good model");
     let options = LoadOptions { context_length: Some(128), ..LoadOptions::default() };
-    let mut executor = CandleExecutor::load(&model, &options, &mut |_| ()).expect("it loads");
+    let executor = CandleExecutor::load(&model, &options, precision, &mut |_| ());
+    let mut executor = executor.expect("it loads");
     for case in golden(name) {
-        let equal = compare(&mut executor, &case);
-        println!("{name}: {equal} of {} tokens equal after {:?}", case.tokens.len(), case.prompt);
+        let equal = compare(&mut executor, &case, count, tie);
+        println!("{name} {precision:?}: {equal} of {count} equal after {:?}", case.prompt);
         executor.release(SequenceId(0));
     }
 }
 
+/// One after the other: side by side they would fight for candle's one pool of threads.
 #[test]
-fn smollm2_answers_as_llama_cpp_does() {
-    check("smollm2");
-}
-
-#[test]
-fn qwen_coder_answers_as_llama_cpp_does() {
-    check("qwen2.5-coder");
+fn answers_are_those_of_llama_cpp() {
+    for name in ["smollm2", "qwen2.5-coder"] {
+        check(name, Precision::Unpacked, 64, GAP_MIN);
+        check(name, Precision::Packed, PACKED_TOKENS, ROUNDING_MAX);
+    }
 }

@@ -31,5 +31,5 @@ pub mod tokenizer;
 pub use conversation::{Conversation, Message, Prompt, Request};
 pub use engine::{Engine, LoadError, LoadOptions, Loaded, RequestId, Stats, TemplateOrigin};
 pub use event::{Done, Event, Failure, FailureKind, FinishReason, Usage};
-pub use executor::{Batch, Bytes, Executor, ExecutorError, Logits, SequenceId};
+pub use executor::{Batch, Bytes, Executor, ExecutorError, Logits, SequenceId, SequenceRows};
 pub use options::{OptionError, Options};

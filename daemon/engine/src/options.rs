@@ -65,10 +65,13 @@ impl Default for Options {
 /// An option whose value makes no sense.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum OptionError {
+    /// A number out of bounds.
     #[error("option \"{name}\" must be between {low} and {high}, got {got}")]
     Range { name: &'static str, low: f64, high: f64, got: f64 },
+    /// More stop sequences than can be watched for.
     #[error("option \"stop\" takes at most {STOPS_MAX} sequences, got {0}")]
     TooManyStops(usize),
+    /// A stop sequence that is empty or too long.
     #[error("option \"stop\" takes sequences of 1 to {STOP_BYTES_MAX} bytes, got one of {0}")]
     StopLength(usize),
 }

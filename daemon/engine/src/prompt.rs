@@ -39,6 +39,7 @@ pub(crate) struct Prompter {
 impl Prompter {
     /// For `model`, with `given` in place of the template of its file.
     pub(crate) fn new(model: Arc<Model>, given: Option<&str>) -> Result<Prompter, LoadError> {
+        let given = given.filter(|source| !source.trim().is_empty());
         let (template, origin) = match (given, model.chat_template()) {
             (Some(source), _) => {
                 let template = Template::detect(source);
@@ -129,7 +130,8 @@ impl Prompter {
         context_length: usize,
     ) -> Result<Prepared, Failure> {
         self.check_context(&chat.context)?;
-        let own = chat.template.as_deref().map(Template::detect).transpose();
+        let own = chat.template.as_deref().filter(|source| !source.trim().is_empty());
+        let own = own.map(Template::detect).transpose();
         let own = own.map_err(|error| template_failure(&error))?;
         let template = match (&own, &self.template) {
             (Some(own), _) => Some(own),

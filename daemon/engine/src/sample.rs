@@ -16,8 +16,10 @@ use crate::options::Options;
 /// Logits that nothing can be chosen from.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SampleError {
+    /// A logit that is NaN or infinite.
     #[error("step {step}: the logit of token {token} is {value}; the model or its file is broken")]
     NotFinite { step: u64, token: usize, value: f32 },
+    /// Nothing to choose from.
     #[error("step {step}: no logits")]
     Empty { step: u64 },
 }

@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_earliest_of_several_stops_wins() {
-        check(&["world", "lo"], &["hel", "lo world"], &["he", "", ""], true);
+        check(&["world", "lo"], &["hel", "lo world"], &["he", "l", ""], true);
         check(&["b", "ab"], &["xab"], &["x", ""], true);
         check(&["é!"], &["caf", "é", "!"], &["caf", "", "", ""], true);
     }

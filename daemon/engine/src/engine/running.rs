@@ -43,7 +43,7 @@ impl<'a> Running<'a> {
         sequence: SequenceId,
         prompter: &'a Prompter,
         context_length: usize,
-    ) -> Result<Running<'a>, (Pending, Failure)> {
+    ) -> Result<Running<'a>, Box<(Pending, Failure)>> {
         let since = Instant::now();
         let options = &pending.request.options;
         let checked = options
@@ -56,7 +56,7 @@ impl<'a> Running<'a> {
         });
         let Prepared { tokens, splitter } = match prepared {
             Ok(prepared) => prepared,
-            Err(failure) => return Err((pending, failure)),
+            Err(failure) => return Err(Box::new((pending, failure))),
         };
         let tokenizer = prompter.model().tokenizer();
         let usage = Usage {

@@ -93,7 +93,8 @@ impl<'a> Turns<'a> {
                     stats.running += 1;
                 });
             }
-            Err((pending, failure)) => {
+            Err(refused) => {
+                let (pending, failure) = *refused;
                 self.free.push(sequence);
                 self.refuse(pending, failure);
             }

@@ -31,6 +31,17 @@ const CONTEXT_MIN: u32 = 16;
 /// bytes; with chunks of any length they would pile up without end.
 const PIECES: [usize; 4] = [64, 16, 4, 1];
 
+/// In which form candle keeps the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precision {
+    /// As in the file. candle rounds activations to 8 bits to multiply with them, as llama.cpp does.
+    Packed,
+    /// As f32, so that nothing is rounded; up to eight times the memory. Tests compare with other
+    /// implementations in this form.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests only"))]
+    Unpacked,
+}
+
 /// The model of one family. candle has no trait for them.
 enum Weights {
     Llama(quantized_llama::ModelWeights),
@@ -78,14 +89,15 @@ impl CandleExecutor {
     pub(crate) fn load(
         model: &Model,
         options: &LoadOptions,
+        precision: Precision,
         progress: &mut dyn FnMut(f32),
     ) -> Result<CandleExecutor, LoadError> {
         let header = model.header();
         let context = choose_context(options.context_length, geometry::context_max(header))?;
         log_threads(options.threads);
-        let weights = guarded(|| source::load(model, context, progress))?;
+        let weights = guarded(|| source::load(model, context, precision, progress))?;
         let context_length = context as usize;
-        let bytes = geometry::bytes(header, model.gguf(), context_length, PIECES[0]);
+        let bytes = geometry::bytes(model, precision, context_length, PIECES[0]);
         let vocabulary = header.vocab_size as usize;
         Ok(CandleExecutor { weights, vocabulary, context_length, bytes, held: 0 })
     }

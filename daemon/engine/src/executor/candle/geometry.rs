@@ -2,9 +2,10 @@
 
 use dsk_kernels::format::Format;
 
+use super::Precision;
 use crate::executor::Bytes;
-use crate::gguf::{Gguf, TensorInfo};
-use crate::model::{Architecture, Header};
+use crate::gguf::TensorInfo;
+use crate::model::{Architecture, Header, Model};
 
 /// Positions in the rope tables of candle's llama; qwen2's are as long as they are asked to be.
 const LLAMA_POSITIONS: u32 = candle_transformers::models::quantized_llama::MAX_SEQ_LEN as u32;
@@ -20,7 +21,8 @@ pub(super) fn context_max(header: &Header) -> u32 {
 }
 
 /// What candle keeps and, at most, uses for a step of `step` tokens in a full context.
-pub(super) fn bytes(header: &Header, gguf: &Gguf, context: usize, step: usize) -> Bytes {
+pub(super) fn bytes(model: &Model, precision: Precision, context: usize, step: usize) -> Bytes {
+    let header = model.header();
     let (context, step) = (context as u64, step as u64);
     let (heads, kv_heads) = (u64::from(header.head_count), u64::from(header.head_count_kv));
     let head = u64::from(header.head_length);
@@ -32,14 +34,19 @@ pub(super) fn bytes(header: &Header, gguf: &Gguf, context: usize, step: usize) -
     let repeated = 2 * heads * head * context * F32;
     let inner = 4 * step * u64::from(header.feed_forward_length) * F32;
     let logits = u64::from(header.vocab_size) * F32;
+    let tensors = model.gguf().tensors().iter();
     Bytes {
-        weights: gguf.tensors().iter().map(|info| tensor_bytes(info, header.tied_output)).sum(),
+        weights: tensors.map(|info| tensor_bytes(info, header.tied_output, precision)).sum(),
         kv,
         other: rope + masks + scores + repeated + inner + logits,
     }
 }
 
-fn tensor_bytes(info: &TensorInfo, tied: bool) -> u64 {
+fn tensor_bytes(info: &TensorInfo, tied: bool, precision: Precision) -> u64 {
+    let matrix_bytes = |info: &TensorInfo| match precision {
+        Precision::Packed => packed_bytes(info),
+        Precision::Unpacked => info.elements * F32,
+    };
     match info.name.as_str() {
         // Rows are looked up in a copy in f32; the blocks stay only where they are the output
         // matrix as well.
@@ -50,7 +57,7 @@ fn tensor_bytes(info: &TensorInfo, tied: bool) -> u64 {
 
 /// Bytes of a matrix in candle: its blocks and, in some formats, a copy in tiles, which is made when
 /// it is used first. Formats without blocks become f32.
-fn matrix_bytes(info: &TensorInfo) -> u64 {
+fn packed_bytes(info: &TensorInfo) -> u64 {
     let blocks = info.bytes.unwrap_or(0);
     let columns = info.shape.first().copied().unwrap_or(0);
     let rows = info.shape.get(1).copied().unwrap_or(0);

@@ -1,16 +1,18 @@
 //! Hands a checked file's tensors to candle.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 
 use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::VersionedMagic;
 use candle_core::quantized::gguf_file::{Content, TensorInfo as CandleTensor, Value};
 use candle_transformers::models::{quantized_llama, quantized_qwen2};
+use dsk_kernels::dequantize::dequantize;
 use dsk_kernels::format::Format;
 
-use super::Weights;
+use super::{Precision, Weights};
 use crate::executor::ExecutorError;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::model::{Architecture, Header, Model};
@@ -19,11 +21,12 @@ use crate::model::{Architecture, Header, Model};
 pub(super) fn load(
     model: &Model,
     context_length: u32,
+    precision: Precision,
     progress: &mut dyn FnMut(f32),
 ) -> Result<Weights, ExecutorError> {
     let gguf = model.gguf();
-    let content = content(gguf, model.header(), context_length)?;
-    let mut source = Source::new(gguf, progress);
+    let content = content(gguf, model.header(), context_length, precision)?;
+    let mut source = Source::new(gguf, precision, progress);
     let weights = match model.header().architecture {
         Architecture::Llama => {
             quantized_llama::ModelWeights::from_gguf(content, &mut source, &Device::Cpu)
@@ -44,11 +47,16 @@ pub(super) fn load(
 }
 
 /// The header that candle would have read, made from ours.
-fn content(gguf: &Gguf, header: &Header, context_length: u32) -> Result<Content, ExecutorError> {
+fn content(
+    gguf: &Gguf,
+    header: &Header,
+    context_length: u32,
+    precision: Precision,
+) -> Result<Content, ExecutorError> {
     let tensor_infos = gguf
         .tensors()
         .iter()
-        .map(|info| Ok((info.name.clone(), of_tensor(info)?)))
+        .map(|info| Ok((info.name.clone(), of_tensor(info, precision)?)))
         .collect::<Result<HashMap<_, _>, ExecutorError>>()?;
     Ok(Content {
         magic: VersionedMagic::GgufV3,
@@ -79,8 +87,12 @@ fn metadata(header: &Header, context_length: u32) -> HashMap<String, Value> {
     integers.chain(floats).collect()
 }
 
-fn of_tensor(info: &TensorInfo) -> Result<CandleTensor, ExecutorError> {
-    let Some(ggml_dtype) = info.format.known().and_then(dtype) else {
+fn of_tensor(info: &TensorInfo, precision: Precision) -> Result<CandleTensor, ExecutorError> {
+    let format = match precision {
+        Precision::Packed => info.format.known(),
+        Precision::Unpacked => Some(Format::F32),
+    };
+    let Some(ggml_dtype) = format.and_then(dtype) else {
         let text = format!("tensor {:?} has format {}", info.name, info.format);
         return Err(ExecutorError::Unsupported(text));
     };
@@ -126,9 +138,10 @@ fn first_line(error: &candle_core::Error) -> String {
 /// The data section, as far as it is tensors: a seek goes to the start of one, reads stay in it.
 struct Source<'a> {
     gguf: &'a Gguf,
+    precision: Precision,
     by_offset: HashMap<u64, &'a TensorInfo>,
-    /// The rest of the tensor that is being read.
-    rest: &'a [u8],
+    /// The tensor that is being read, in the form candle was told of.
+    tensor: Cursor<Cow<'a, [u8]>>,
     /// Offsets of the tensors that were read.
     read: HashSet<u64>,
     bytes_read: u64,
@@ -137,33 +150,54 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn new(gguf: &'a Gguf, progress: &'a mut dyn FnMut(f32)) -> Source<'a> {
-        let tensors = gguf.tensors().iter();
+    fn new(gguf: &'a Gguf, precision: Precision, progress: &'a mut dyn FnMut(f32)) -> Source<'a> {
+        let tensors = gguf.tensors();
         Source {
             gguf,
-            by_offset: tensors.clone().map(|info| (info.offset, info)).collect(),
-            rest: &[],
+            precision,
+            by_offset: tensors.iter().map(|info| (info.offset, info)).collect(),
+            tensor: Cursor::new(Cow::Borrowed(&[])),
             read: HashSet::new(),
             bytes_read: 0,
-            bytes_all: tensors.filter_map(|info| info.bytes).sum(),
+            bytes_all: tensors.iter().filter_map(|info| info.bytes).sum(),
             progress,
         }
     }
+
+    /// Makes the tensor that starts at `offset` the one to read.
+    fn open(&mut self, offset: u64) -> io::Result<()> {
+        let nothing = || io::Error::new(io::ErrorKind::InvalidInput, "no tensor starts there");
+        let info = *self.by_offset.get(&offset).ok_or_else(nothing)?;
+        let bytes = self.gguf.tensor_bytes(info).map_err(io::Error::other)?;
+        self.read.insert(offset);
+        self.bytes_read += bytes.len() as u64;
+        self.tensor = Cursor::new(match (self.precision, info.format.known()) {
+            (Precision::Unpacked, Some(format)) if format != Format::F32 => {
+                Cow::Owned(unpack(format, bytes, info.elements)?)
+            }
+            _ => Cow::Borrowed(bytes),
+        });
+        // Tied embeddings are read twice.
+        let share = self.bytes_read as f32 / self.bytes_all.max(1) as f32;
+        (self.progress)(share.min(1.0));
+        Ok(())
+    }
+}
+
+/// The bytes of a tensor as f32.
+fn unpack(format: Format, blocks: &[u8], elements: u64) -> io::Result<Vec<u8>> {
+    let mut values = vec![0.0f32; elements as usize];
+    dequantize(format, blocks, &mut values).map_err(io::Error::other)?;
+    Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect())
 }
 
 impl Seek for Source<'_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         match to {
-            // candle asks how long the file is; tensors were checked to lie inside it.
-            SeekFrom::End(0) => Ok(self.gguf.file_len()),
-            SeekFrom::Start(offset) => {
-                let info = self.by_offset.get(&offset).ok_or_else(|| {
-                    io::Error::new(io::ErrorKind::InvalidInput, "no tensor starts there")
-                })?;
-                self.rest = self.gguf.tensor_bytes(info).map_err(io::Error::other)?;
-                self.read.insert(offset);
-                Ok(offset)
-            }
+            // candle asks how long the file is, to see whether a tensor lies inside. Ours do, and
+            // unpacked they are longer than the file.
+            SeekFrom::End(0) => Ok(u64::MAX),
+            SeekFrom::Start(offset) => self.open(offset).map(|()| offset),
             _ => Err(io::Error::new(io::ErrorKind::Unsupported, "tensors are sought by offset")),
         }
     }
@@ -171,11 +205,6 @@ impl Seek for Source<'_> {
 
 impl Read for Source<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let count = self.rest.read(out)?;
-        self.bytes_read += count as u64;
-        // Tied embeddings are read twice.
-        let share = self.bytes_read as f32 / self.bytes_all.max(1) as f32;
-        (self.progress)(share.min(1.0));
-        Ok(count)
+        self.tensor.read(out)
     }
 }
