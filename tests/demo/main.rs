@@ -52,14 +52,14 @@ fn main() -> Result<()> {
 
 impl Demo {
     fn prepare() -> Result<Demo> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no parent")?.to_owned();
+        let root =
+            Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("no root")?.to_owned();
         say("building dsk (release)");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let build = ["build", "--release", "--package", "dsk-cli", "--bin", "dsk"];
         finish(Command::new(cargo).args(build).current_dir(&root))?;
-        // This program lies in target/release/examples.
-        let program = std::env::current_exe()?;
-        let dsk = program.ancestors().nth(2).context("odd target folder")?.join("dsk");
+        // Both programs are built into the same folder.
+        let dsk = std::env::current_exe()?.with_file_name("dsk");
         let folder = root.join("target/demo");
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
