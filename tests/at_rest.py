@@ -14,16 +14,22 @@ import sys
 import tempfile
 import time
 
-SETTLE_SECONDS = 10
+SETTLE_SECONDS = 15
 
 
 def wakeups(pid):
-    total = 0
+    """Voluntary context switches so far, by thread."""
+    counts = {}
     for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
         for line in (task / "status").read_text().splitlines():
             if line.startswith("voluntary_ctxt_switches"):
-                total += int(line.split()[1])
-    return total
+                counts[task.name] = int(line.split()[1])
+    return counts
+
+
+def woken(before, after):
+    """Between two readings; what a thread did that ended in between is not seen."""
+    return sum(count - before.get(thread, 0) for thread, count in after.items())
 
 
 def resident_kib(pid):
@@ -45,7 +51,7 @@ def main():
         time.sleep(SETTLE_SECONDS)
         before, began = wakeups(daemon.pid), time.monotonic()
         time.sleep(seconds)
-        rate = (wakeups(daemon.pid) - before) / (time.monotonic() - began)
+        rate = woken(before, wakeups(daemon.pid)) / (time.monotonic() - began)
         threads = len(list(pathlib.Path(f"/proc/{daemon.pid}/task").iterdir()))
         print(f"resident {resident_kib(daemon.pid) * 1024 / 1e6:.1f} MB, {threads} threads, {rate:.2f} wakeups/s")
         daemon.send_signal(signal.SIGTERM)
