@@ -7,6 +7,7 @@ Prints one absolute path a model. A file that is there already is believed after
 sha256 were checked once; the check leaves a `.ok` file beside it.
 """
 
+import fcntl
 import hashlib
 import pathlib
 import subprocess
@@ -67,12 +68,19 @@ def sha256(path):
 
 
 def fetch(name):
+    """The path of the model. Tests ask side by side; one of them fetches, the others wait."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return fetch_alone(name)
+
+
+def fetch_alone(name):
     file, want, parts = MODELS[name]
     path = CACHE / file
     proof = path.with_suffix(".ok")
     if path.exists() and proof.exists() and proof.read_text() == f"{want} {path.stat().st_size}":
         return path
-    CACHE.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with open(partial, "wb") as out:
         for requirement, suffix in parts:
