@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 mod features;
 mod go;
 mod jinja;
+mod json_text;
 pub mod limits;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::ops::Range;
 use std::rc::Rc;
 
+use crate::template::json_text;
+
 /// A value. Texts and lists are shared, so that to copy one costs nothing.
 #[derive(Debug, Clone, Default)]
 pub(super) enum Value {
@@ -169,23 +171,8 @@ impl From<&serde_json::Value> for Value {
     }
 }
 
+/// Go escapes what HTML would take for markup, and the line ends of JavaScript.
 fn write_json_text(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\u{1f}' => {
-                // Writing into a string cannot fail.
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
+    let escape = |c| matches!(c, '<' | '>' | '&' | '\u{2028}' | '\u{2029}');
+    json_text::write_string(out, text, escape);
 }

@@ -1,11 +1,10 @@
 //! Values as text: as Python prints them, and as its `json.dumps` writes them.
 
-use std::fmt::Write as _;
-
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
 use super::meter::{Meter, limit_hit};
+use crate::template::json_text;
 
 /// Spaces per level that `tojson(indent=…)` may ask for.
 const JSON_INDENT_MAX: usize = 64;
@@ -142,26 +141,7 @@ fn new_line(meter: &Meter, out: &mut String, style: &JsonStyle, depth: usize) ->
 }
 
 fn write_json_string(out: &mut String, text: &str, ascii: bool) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            c if (c as u32) < 0x20 || (ascii && !c.is_ascii()) || (ascii && c == '\u{7f}') => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    // Writing into a string cannot fail.
-                    let _ = write!(out, "\\u{unit:04x}");
-                }
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
+    json_text::write_string(out, text, |c| ascii && (!c.is_ascii() || c == '\u{7f}'));
 }
 
 /// A value as Python's `str` gives it: `None`, `True`, `['a']`; a string as it is.
