@@ -130,3 +130,19 @@ fn a_killed_runner_fails_its_request_and_nothing_more() {
     // The daemon lives, and the next request gets a new runner.
     assert!(!daemon.run(&["run", &name, "Say hello.", SHORT]).trim().is_empty());
 }
+
+#[test]
+fn no_runner_outlives_its_daemon() {
+    let _turn = one_at_a_time();
+    let (_registry, daemon, name) = pulled("smollm2:135m", "smollm2");
+    daemon.run(&["run", &name, "Say hello.", SHORT]);
+    let runners = daemon.children();
+    assert_eq!(runners.len(), 1, "one runner for one model");
+    let _home = daemon.kill();
+    let alive = || std::path::Path::new(&format!("/proc/{}/exe", runners[0])).exists();
+    let began = Instant::now();
+    while alive() {
+        assert!(began.elapsed() < Duration::from_secs(10), "the runner lives on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
