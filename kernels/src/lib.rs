@@ -7,5 +7,6 @@
 //! Entry types: [`format::Format`] (every ggml tensor type, its block sizes) and
 //! [`dequantize::dequantize`] (blocks to `f32`).
 
+pub mod arch;
 pub mod dequantize;
 pub mod format;

@@ -18,8 +18,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dsk-daemon-engine", &["dsk-kernels", "dsk-modelfiles"]),
 ];
 
-/// Files that may hold `unsafe`, each with a reason in its module documentation.
-const UNSAFE_FILES: &[&str] = &["daemon/engine/src/mmap.rs"];
+/// Files and folders that may hold `unsafe`, each with a reason in its module documentation.
+const UNSAFE_FILES: &[&str] = &["daemon/engine/src/mmap.rs", "kernels/src/arch/"];
 
 /// Ratchets: raise one only with a reason in the commit message.
 const FUNCTION_LINES_MEDIAN_MAX: usize = 8;
@@ -137,7 +137,7 @@ fn unsafe_stands_only_where_it_is_allowed() {
     for (path, text) in sources() {
         let mut found = Unsafe::default();
         found.visit_file(&parse(&path, &text));
-        let allowed = UNSAFE_FILES.contains(&path.as_str());
+        let allowed = UNSAFE_FILES.iter().any(|unsafe_path| path.starts_with(unsafe_path));
         assert!(found.0 == 0 || allowed, "{path} holds `unsafe`");
         let reasons = text.matches("// SAFETY:").count();
         assert!(reasons >= found.0, "{path}: each unsafe block needs its SAFETY reason");

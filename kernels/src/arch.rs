@@ -1,0 +1,119 @@
+//! Instruction sets: what the processor has, found at run time, and one interface to all of them.
+//!
+//! A kernel is written once, over [`Simd`]: vectors of [`LANES`] 32-bit lanes, whatever the width of
+//! the machine's registers. It is compiled once for each instruction set and entered through
+//! [`Isa::run`], which picks the copy that the processor can execute. A value of a type that
+//! implements [`Simd`] is the proof that its instructions exist, so kernels are safe code; all the
+//! `unsafe` of arithmetic is in the modules below this one.
+//!
+//! [`Kernel::run`] and everything that it calls on vectors must be `#[inline(always)]`: a function
+//! that is not inlined is compiled without the instruction set, and is very slow.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod scalar;
+
+/// Lanes of a vector, 32 bits each; also the rows of a panel of packed weights.
+pub const LANES: usize = 16;
+/// Bytes of a vector.
+pub const VECTOR_BYTES: usize = 4 * LANES;
+
+/// Work that is compiled for every instruction set.
+pub trait Kernel {
+    /// What it gives.
+    type Output;
+    /// Does it. Implementations are `#[inline(always)]`.
+    fn run<V: Simd>(self, simd: V) -> Self::Output;
+}
+
+/// An instruction set: operations on vectors of integers and of floats.
+pub trait Simd: Integers + Floats {
+    /// The instruction set this is the proof of.
+    const ISA: Isa;
+    /// Runs a kernel compiled for this instruction set.
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
+}
+
+/// Operations on 64 bytes of integers, seen as 64 of 8 bits, 32 of 16 or 16 of 32.
+pub trait Integers: Copy + Send + Sync + 'static {
+    /// 64 bytes.
+    type I: Copy;
+    /// 64 bytes from memory.
+    fn load(self, from: &[u8; VECTOR_BYTES]) -> Self::I;
+    /// 64 bytes to memory.
+    fn store(self, to: &mut [u8; VECTOR_BYTES], value: Self::I);
+    /// Four bytes, repeated 16 times.
+    fn splat4(self, bytes: [u8; 4]) -> Self::I;
+    /// Bitwise and.
+    fn and(self, a: Self::I, b: Self::I) -> Self::I;
+}
+
+/// Operations on 16 floats.
+pub trait Floats: Copy + Send + Sync + 'static {
+    /// 16 floats.
+    type F: Copy;
+    /// 16 floats from memory.
+    fn load_f32(self, from: &[f32; LANES]) -> Self::F;
+    /// 16 floats to memory.
+    fn store_f32(self, to: &mut [f32; LANES], value: Self::F);
+    /// One float, repeated 16 times.
+    fn splat_f32(self, value: f32) -> Self::F;
+    /// `a * b + c`, rounded once where the processor can.
+    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+}
+
+/// The instruction sets that kernels are compiled for, from the plainest to the fastest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// None in particular: runs everywhere.
+    Scalar,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+}
+
+impl Isa {
+    /// Every one of them.
+    pub const ALL: [Isa; 2] = [Isa::Scalar, Isa::Avx2];
+
+    /// The fastest one that this processor can execute.
+    pub fn best() -> Isa {
+        Isa::ALL.into_iter().rev().find(|isa| isa.is_available()).unwrap_or(Isa::Scalar)
+    }
+
+    /// Whether this processor can execute it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Isa::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::Avx2::detect().is_some(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 => false,
+        }
+    }
+
+    /// Its name, as in an option.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+        }
+    }
+
+    /// Runs the kernel with this instruction set, or without one where the processor lacks it.
+    #[inline]
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[cfg(target_arch = "x86_64")]
+        if self == Isa::Avx2
+            && let Some(simd) = avx2::Avx2::detect()
+        {
+            return simd.vectorize(kernel);
+        }
+        scalar::Scalar.vectorize(kernel)
+    }
+}
+
+impl std::fmt::Display for Isa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}

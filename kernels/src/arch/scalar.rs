@@ -1,0 +1,20 @@
+//! No instruction set in particular: arrays, for processors that have none of the others, and for
+//! interpreters that check memory accesses.
+
+use super::{Isa, Kernel, Simd};
+
+mod float;
+mod integer;
+
+/// Always available.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scalar;
+
+impl Simd for Scalar {
+    const ISA: Isa = Isa::Scalar;
+
+    #[inline]
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+}
