@@ -11,7 +11,9 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+pub mod pool;
 mod scalar;
+pub mod shared;
 
 /// Lanes of a vector, 32 bits each; also the rows of a panel of packed weights.
 pub const LANES: usize = 16;

@@ -10,3 +10,5 @@
 pub mod arch;
 pub mod dequantize;
 pub mod format;
+
+pub use arch::{pool, shared};
