@@ -64,6 +64,7 @@ fn block_function(format: Format) -> Option<Block> {
         Format::Q6_K => q6_k,
         Format::IQ4_NL => iq4_nl,
         Format::IQ4_XS => iq4_xs,
+        Format::MXFP4 => mxfp4,
         _ => return None,
     })
 }
@@ -154,7 +155,7 @@ fn q2_k(block: &[u8], out: &mut [f32]) {
 }
 
 /// Where the 2-bit parts of 16-element group `group` lie: first byte and shift.
-fn two_bit_place(group: usize) -> (usize, usize) {
+pub(crate) fn two_bit_place(group: usize) -> (usize, usize) {
     let (half, within) = (group / 8, group % 8);
     (half * 32 + within % 2 * 16, within / 2 * 2)
 }
@@ -247,7 +248,7 @@ fn q6_k(block: &[u8], out: &mut [f32]) {
 }
 
 /// What the 4-bit codes of `IQ4_NL` and `IQ4_XS` stand for.
-const UNEVEN_STEPS: [i8; 16] =
+pub(crate) const UNEVEN_STEPS: [i8; 16] =
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// `d | 16 bytes of nibbles`; an element is `d * step[q]`.
@@ -269,6 +270,27 @@ fn iq4_xs(block: &[u8], out: &mut [f32]) {
             elements[index] = scale * f32::from(UNEVEN_STEPS[usize::from(q)]);
         });
     }
+}
+
+/// Twice what the 4-bit codes of `MXFP4` stand for: a sign, two bits of exponent, one of mantissa.
+pub(crate) const E2M1_TWICE: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// Half of what a shared exponent stands for: `2^(exponent - 128)`; 255 is no number.
+///
+/// The source of both is the OCP Microscaling Formats (MX) Specification, version 1.0.
+pub(crate) fn e8m0_half(exponent: u8) -> f32 {
+    match exponent {
+        // The two smallest are below the normal range of f32.
+        0 | 1 => f32::from_bits(0x0020_0000 << exponent),
+        255 => f32::NAN,
+        _ => f32::from_bits(u32::from(exponent - 1) << 23),
+    }
+}
+
+/// `shared exponent | 16 bytes of nibbles`; an element is `2^(exponent - 127)` times its number.
+fn mxfp4(block: &[u8], out: &mut [f32]) {
+    let half = e8m0_half(block[0]);
+    nibbles(&block[1..], |index, q| out[index] = half * f32::from(E2M1_TWICE[usize::from(q)]));
 }
 
 #[cfg(test)]
@@ -326,6 +348,21 @@ mod tests {
         block.extend([0; 16]);
         let out = numbers(Format::Q5_0, &block);
         assert_eq!((out[0], out[1], out[30], out[31]), (0.0, -16.0, -16.0, 0.0));
+    }
+
+    #[test]
+    fn a_shared_exponent_is_a_power_of_two() {
+        let all = [0x10, 0x32, 0x54, 0x76, 0x98, 0xba, 0xdc, 0xfe];
+        let block = |exponent| [&[exponent], &all[..], &all[..]].concat();
+        let ones = numbers(Format::MXFP4, &block(127));
+        assert_eq!(ones[..8], [0.0, 1.0, 2.0, 4.0, 0.0, -1.0, -2.0, -4.0]);
+        assert_eq!(ones[16..24], [0.5, 1.5, 3.0, 6.0, -0.5, -1.5, -3.0, -6.0]);
+        for exponent in [0, 1, 2, 100, 254] {
+            let scale = 2f64.powi(i32::from(exponent) - 127);
+            let expected: Vec<f32> = ones.iter().map(|&x| (f64::from(x) * scale) as f32).collect();
+            assert_eq!(numbers(Format::MXFP4, &block(exponent)), expected, "exponent {exponent}");
+        }
+        assert!(numbers(Format::MXFP4, &block(255)).iter().all(|x| x.is_nan()));
     }
 
     #[test]

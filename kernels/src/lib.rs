@@ -4,11 +4,12 @@
 //! is given slices and returns numbers. Everything here is scalar and safe; it is the reference
 //! that faster code is tested against.
 //!
-//! Entry types: [`format::Format`] (every ggml tensor type, its block sizes) and
-//! [`dequantize::dequantize`] (blocks to `f32`).
+//! Entry types: [`format::Format`] (every ggml tensor type, its block sizes),
+//! [`dequantize::dequantize`] (blocks to `f32`) and [`quantize::quantize`] (`f32` to blocks).
 
 pub mod arch;
 pub mod dequantize;
 pub mod format;
+pub mod quantize;
 
 pub use arch::{pool, shared};
