@@ -50,18 +50,50 @@ pub trait Integers: Copy + Send + Sync + 'static {
     fn and(self, a: Self::I, b: Self::I) -> Self::I;
 }
 
-/// Operations on 16 floats.
+/// Operations on 16 floats. Where an operand is not a number the result is not one, except as said.
 pub trait Floats: Copy + Send + Sync + 'static {
     /// 16 floats.
     type F: Copy;
+    /// How many values of [`Floats::F`] fit in the processor's registers.
+    const REGISTERS: usize;
     /// 16 floats from memory.
     fn load_f32(self, from: &[f32; LANES]) -> Self::F;
     /// 16 floats to memory.
     fn store_f32(self, to: &mut [f32; LANES], value: Self::F);
+    /// 16 half-precision floats (little-endian) from memory. Exact.
+    fn load_f16(self, from: &[u8; 2 * LANES]) -> Self::F;
+    /// 16 floats to memory in half precision, rounded to nearest with ties to even.
+    fn store_f16(self, to: &mut [u8; 2 * LANES], value: Self::F);
+    /// 16 signed bytes from memory. Exact.
+    fn load_i8(self, from: &[u8; LANES]) -> Self::F;
     /// One float, repeated 16 times.
     fn splat_f32(self, value: f32) -> Self::F;
     /// `a * b + c`, rounded once where the processor can.
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `c - a * b`, rounded once where the processor can.
+    fn neg_mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a + b`.
+    fn add_f32(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a - b`.
+    fn sub_f32(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b`.
+    fn mul_f32(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`.
+    fn div_f32(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The smaller one; `b` where either is not a number.
+    fn min_f32(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The larger one; `b` where either is not a number.
+    fn max_f32(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The nearest integers, ties to even.
+    fn round_f32(self, value: Self::F) -> Self::F;
+    /// Two to the power of integers from -127 to 128: 0 for -127, infinity for 128.
+    fn power_of_two(self, exponent: Self::F) -> Self::F;
+    /// Lanes 0 and 1, 2 and 3, .. exchanged.
+    fn swap_pairs(self, value: Self::F) -> Self::F;
+    /// The sum of the lanes: those 8 apart first, then 4, 2 and 1.
+    fn sum_f32(self, value: Self::F) -> f32;
+    /// The largest lane, where all are numbers.
+    fn largest_f32(self, value: Self::F) -> f32;
 }
 
 /// The instruction sets that kernels are compiled for, from the plainest to the fastest.

@@ -8,8 +8,16 @@
 //! [`dequantize::dequantize`] (blocks to `f32`) and [`quantize::quantize`] (`f32` to blocks).
 
 pub mod arch;
+pub mod attention;
 pub mod dequantize;
+pub mod elementwise;
+mod exponential;
 pub mod format;
+pub mod gate;
+pub mod kv;
+pub mod norm;
 pub mod quantize;
+pub mod rope;
+pub mod softmax;
 
 pub use arch::{pool, shared};
