@@ -102,6 +102,11 @@ impl Rope {
         Rope { pairing, frequencies, magnitude }
     }
 
+    /// The same rotation, and heads multiplied by `magnitude` (`rope.scaling.attn_factor`) on top.
+    pub fn with_magnitude(self, magnitude: f32) -> Rope {
+        Rope { magnitude: self.magnitude * f64::from(magnitude), ..self }
+    }
+
     /// How many elements of a head are turned.
     pub fn dimensions(&self) -> usize {
         2 * self.frequencies.len()
