@@ -4,8 +4,12 @@
 //! **Nobody waits for a thread, only for claimed chunks.** Threads claim chunks of the current phase
 //! one at a time, and whoever completes the last one starts the next phase. A thread that the
 //! operating system took off its core without a chunk in hand delays nobody: it joins whatever is
-//! current when it comes back. On a busy machine threads therefore hand their core back by
-//! themselves, between two chunks (see [`TURN`]), rather than have it taken in the middle of one.
+//! current when it comes back. One that has a chunk in hand delays the phase, by the milliseconds for
+//! which another process has the core; the others then sleep, after a short spin, and so lose nothing
+//! of their own turn. When the thread is back it completes the chunk and wakes them, and all run
+//! together until the next interruption: half the speed with one other process a core, as is fair. (To
+//! yield between chunks, so as not to be interrupted in one, makes it worse: what is left of a turn is
+//! forfeited by yielding.)
 //!
 //! # The protocol
 //!
@@ -48,11 +52,6 @@ pub use machine::default_threads;
 const SPIN: Duration = Duration::from_micros(40);
 /// Looks between two looks at the clock.
 const LOOKS: usize = 32;
-/// For how long a thread works before it offers its core to whoever else wants it. The operating
-/// system takes a core away after a few milliseconds, wherever the thread is then, and the others
-/// wait for the chunk it holds; a thread that offers it earlier, holding nothing, delays nobody. Costs
-/// half a microsecond where nobody wants the core.
-const TURN: Duration = Duration::from_micros(400);
 /// Sleepers that whoever opens a phase wakes; each of those wakes as many.
 const WAKES: usize = 2;
 
@@ -218,11 +217,9 @@ impl Threads {
         // SAFETY: no phase is open, so there is no claim, and `running` keeps other callers out.
         unsafe { *self.job.get() = Job { work, chunks, phase: 0 } };
         self.open(0);
-        let mut turn = Turn::start();
         while !self.finished.0.load(Ordering::Acquire) {
-            if !self.do_chunk(0, &mut turn) {
+            if !self.do_chunk(0) {
                 self.wait(0, || self.finished.0.load(Ordering::SeqCst));
-                turn = Turn::start();
             }
         }
     }
@@ -230,11 +227,9 @@ impl Threads {
     /// The life of any other worker.
     fn work(&self, worker: usize) {
         self.sit(worker);
-        let mut turn = Turn::start();
         while !self.stopping.0.load(Ordering::Relaxed) {
-            if !self.do_chunk(worker, &mut turn) {
+            if !self.do_chunk(worker) {
                 self.wait(worker, || self.stopping.0.load(Ordering::SeqCst));
-                turn = Turn::start();
             }
         }
     }
@@ -245,7 +240,7 @@ impl Threads {
     }
 
     /// Claims a chunk and does it; false where there is none.
-    fn do_chunk(&self, worker: usize, turn: &mut Turn) -> bool {
+    fn do_chunk(&self, worker: usize) -> bool {
         // The look before the claim keeps threads that wait from writing to the line, and the count
         // from running away below zero.
         if self.available.0.load(Ordering::Relaxed) <= 0 {
@@ -268,10 +263,6 @@ impl Threads {
             Err(payload) => 1 + self.give_up(payload),
         };
         self.complete(done);
-        if turn.is_over() {
-            self.offer_core();
-            *turn = Turn::start();
-        }
         true
     }
 
@@ -314,15 +305,6 @@ impl Threads {
     fn finish(&self) {
         self.finished.0.store(true, Ordering::SeqCst);
         self.wake_worker(0, 1);
-    }
-
-    /// Lets the operating system give this core to somebody else; what is to do here is left to whoever
-    /// of the others sleeps.
-    fn offer_core(&self) {
-        if self.available.0.load(Ordering::Relaxed) > 0 {
-            self.wake(WAKES);
-        }
-        std::thread::yield_now();
     }
 
     /// Waits until there may be a chunk, or `over`: looks for a while, then sleeps.
@@ -390,19 +372,6 @@ impl Threads {
             let thread = lock(&self.seats[worker]).clone();
             thread.iter().for_each(Thread::unpark);
         }
-    }
-}
-
-/// The time since a thread last had the chance to lose its core without a chunk in hand.
-struct Turn(Instant);
-
-impl Turn {
-    fn start() -> Turn {
-        Turn(Instant::now())
-    }
-
-    fn is_over(&self) -> bool {
-        self.0.elapsed() >= TURN
     }
 }
 
