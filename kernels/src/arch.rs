@@ -29,7 +29,7 @@ pub trait Kernel {
 }
 
 /// An instruction set: operations on vectors of integers and of floats.
-pub trait Simd: Integers + Floats {
+pub trait Simd: Integers + Floats + Conversions {
     /// The instruction set this is the proof of.
     const ISA: Isa;
     /// Runs a kernel compiled for this instruction set.
@@ -37,17 +37,92 @@ pub trait Simd: Integers + Floats {
 }
 
 /// Operations on 64 bytes of integers, seen as 64 of 8 bits, 32 of 16 or 16 of 32.
+///
+/// Products of 8-bit integers are summed by fours, in the 32-bit lane that holds them. How wide the
+/// sums are depends on the instruction set: without an instruction that sums four products at once
+/// a lane holds two sums of 16 bits, and the kernel must [`widen`](Integers::widen) them before
+/// they overflow. What comes out of `widen` and of `scale_add` is the same everywhere.
 pub trait Integers: Copy + Send + Sync + 'static {
     /// 64 bytes.
     type I: Copy;
+    /// Whether sums of unsigned products are of 32 bits, so that they cannot overflow.
+    const WIDE: bool;
+    /// What [`Integers::signed`] adds to weights; sums of their products are too large by this
+    /// times the sum of the activations.
+    const SIGNED_OFFSET: i32;
+    /// Tokens that a register tile of 16 rows should have.
+    const TILE: usize;
+
     /// 64 bytes from memory.
     fn load(self, from: &[u8; VECTOR_BYTES]) -> Self::I;
     /// 64 bytes to memory.
     fn store(self, to: &mut [u8; VECTOR_BYTES], value: Self::I);
     /// Four bytes, repeated 16 times.
     fn splat4(self, bytes: [u8; 4]) -> Self::I;
+    /// Four signed bytes from memory, repeated 16 times.
+    fn splat_i8(self, from: &[i8; 4]) -> Self::I;
+    /// Two 16-bit integers from memory, repeated 16 times.
+    fn splat_i16(self, from: &[i16; 2]) -> Self::I;
+    /// Asks for the cache line at `offset` bytes from the start of `near`, which may lie outside.
+    fn prefetch(self, near: &[u8], offset: usize);
     /// Bitwise and.
     fn and(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Bitwise or.
+    fn or(self, a: Self::I, b: Self::I) -> Self::I;
+    /// 16-bit lanes shifted towards the high end.
+    fn shift_left(self, a: Self::I, bits: u32) -> Self::I;
+    /// 16-bit lanes shifted towards the low end; zeros come in.
+    fn shift_right(self, a: Self::I, bits: u32) -> Self::I;
+    /// 32-bit lanes shifted towards the high end.
+    fn shift_left_32(self, a: Self::I, bits: u32) -> Self::I;
+    /// Differences of 16-bit lanes.
+    fn sub_16(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Differences of 32-bit lanes.
+    fn sub_32(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Sums of 32-bit lanes.
+    fn add_32(self, a: Self::I, b: Self::I) -> Self::I;
+    /// For each byte, which must be less than 16, the entry of the table.
+    fn lookup(self, table: &[u8; 16], indices: Self::I) -> Self::I;
+    /// Bytes `LOW` and `HIGH` (0 to 3) of every 32-bit lane as its two 16-bit halves.
+    fn pair<const LOW: usize, const HIGH: usize>(self, bytes: Self::I) -> Self::I;
+    /// The same with signed bytes.
+    fn pair_signed<const LOW: usize, const HIGH: usize>(self, bytes: Self::I) -> Self::I;
+    /// 16 numbers of 16 bits, zero-extended to the 32-bit lanes.
+    fn load_u16(self, from: &[u8; 2 * LANES]) -> Self::I;
+
+    /// Sums of the products of unsigned weights and signed activations.
+    fn products(self, weights: Self::I, activations: Self::I) -> Self::I;
+    /// `sums` and the products.
+    fn add_products(self, sums: Self::I, weights: Self::I, activations: Self::I) -> Self::I;
+    /// Sums of products as 32-bit lanes.
+    fn widen(self, sums: Self::I) -> Self::I;
+    /// `total + scale * sums`; total of 32-bit lanes, scale of 16 bits twice in every lane.
+    fn scale_add(self, total: Self::I, sums: Self::I, scale: Self::I) -> Self::I;
+    /// The same for sums that are of 32 bits already.
+    fn scale_add_32(self, total: Self::I, sums: Self::I, scale: Self::I) -> Self::I;
+    /// Signed weights as `add_signed_products` wants them.
+    fn signed(self, weights: Self::I) -> Self::I;
+    /// `total` and the products of weights from `signed` and activations of -127 to 127; 32-bit
+    /// lanes, and too large by [`Integers::SIGNED_OFFSET`] times the sum of the activations.
+    fn add_signed_products(self, total: Self::I, weights: Self::I, activations: Self::I)
+    -> Self::I;
+    /// `total` and the sum of the two products of 16-bit halves, in 32-bit lanes.
+    fn add_pairs(self, total: Self::I, a: Self::I, b: Self::I) -> Self::I;
+}
+
+/// From integers to floats and back.
+pub trait Conversions: Integers + Floats {
+    /// 32-bit lanes as floats, rounded to nearest.
+    fn to_f32(self, a: Self::I) -> Self::F;
+    /// 16 upper halves of single-precision numbers from memory.
+    fn load_bfloats(self, from: &[u8; 2 * LANES]) -> Self::F;
+    /// 16 single-precision numbers from bytes in memory.
+    fn load_singles(self, from: &[u8; 4 * LANES]) -> Self::F;
+    /// The larger of each `a` and the magnitude of `b`.
+    fn max_magnitude(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Rounds to nearest, ties to even; what is outside of -127 to 127 or not a number becomes a
+    /// bound.
+    fn store_i8(self, to: &mut [i8; LANES], value: Self::F);
 }
 
 /// Operations on 16 floats. Where an operand is not a number the result is not one, except as said.

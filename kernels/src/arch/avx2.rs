@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use super::{Isa, Kernel, Simd};
 
+mod convert;
 mod float;
 mod integer;
 

@@ -3,6 +3,7 @@
 
 use super::{Isa, Kernel, Simd};
 
+mod convert;
 mod float;
 mod integer;
 

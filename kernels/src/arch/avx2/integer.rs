@@ -1,32 +1,225 @@
 //! Integer operations.
 
 use super::*;
-use crate::arch::{Integers, VECTOR_BYTES};
+use crate::arch::{Integers, LANES, VECTOR_BYTES};
+
+/// Both registers of a vector.
+pub(in crate::arch) type Pair = [__m256i; 2];
 
 impl Integers for Avx2 {
-    type I = [__m256i; 2];
+    type I = Pair;
+    const WIDE: bool = false;
+    const SIGNED_OFFSET: i32 = 0;
+    const TILE: usize = 3;
 
     #[inline(always)]
-    fn load(self, from: &[u8; VECTOR_BYTES]) -> Self::I {
-        let (halves, _) = from.as_chunks::<32>();
-        [0, 1].map(|half| avx2!(_mm256_loadu_si256(halves[half].as_ptr().cast())))
+    fn load(self, from: &[u8; VECTOR_BYTES]) -> Pair {
+        let at: *const __m256i = from.as_ptr().cast();
+        avx2!([_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))])
     }
 
     #[inline(always)]
-    fn store(self, to: &mut [u8; VECTOR_BYTES], value: Self::I) {
-        let (halves, _) = to.as_chunks_mut::<32>();
-        for half in 0..2 {
-            avx2!(_mm256_storeu_si256(halves[half].as_mut_ptr().cast(), value[half]));
+    fn store(self, to: &mut [u8; VECTOR_BYTES], value: Pair) {
+        let at: *mut __m256i = to.as_mut_ptr().cast();
+        avx2! {
+            _mm256_storeu_si256(at, value[0]);
+            _mm256_storeu_si256(at.add(1), value[1]);
         }
     }
 
     #[inline(always)]
-    fn splat4(self, bytes: [u8; 4]) -> Self::I {
+    fn splat4(self, bytes: [u8; 4]) -> Pair {
         [avx2!(_mm256_set1_epi32(i32::from_le_bytes(bytes))); 2]
     }
 
     #[inline(always)]
-    fn and(self, a: Self::I, b: Self::I) -> Self::I {
-        [avx2!(_mm256_and_si256(a[0], b[0])), avx2!(_mm256_and_si256(a[1], b[1]))]
+    fn splat_i8(self, from: &[i8; 4]) -> Pair {
+        [avx2!(_mm256_set1_epi32(from.as_ptr().cast::<i32>().read_unaligned())); 2]
     }
+
+    #[inline(always)]
+    fn splat_i16(self, from: &[i16; 2]) -> Pair {
+        [avx2!(_mm256_set1_epi32(from.as_ptr().cast::<i32>().read_unaligned())); 2]
+    }
+
+    #[inline(always)]
+    fn prefetch(self, near: &[u8], offset: usize) {
+        // A hint: any address will do.
+        avx2!(_mm_prefetch::<_MM_HINT_T0>(near.as_ptr().wrapping_add(offset).cast()));
+    }
+
+    #[inline(always)]
+    fn and(self, a: Pair, b: Pair) -> Pair {
+        avx2!([_mm256_and_si256(a[0], b[0]), _mm256_and_si256(a[1], b[1])])
+    }
+
+    #[inline(always)]
+    fn or(self, a: Pair, b: Pair) -> Pair {
+        avx2!([_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])])
+    }
+
+    #[inline(always)]
+    fn shift_left(self, a: Pair, bits: u32) -> Pair {
+        avx2! {
+            let bits = _mm_cvtsi32_si128(bits as i32);
+            [_mm256_sll_epi16(a[0], bits), _mm256_sll_epi16(a[1], bits)]
+        }
+    }
+
+    #[inline(always)]
+    fn shift_right(self, a: Pair, bits: u32) -> Pair {
+        avx2! {
+            let bits = _mm_cvtsi32_si128(bits as i32);
+            [_mm256_srl_epi16(a[0], bits), _mm256_srl_epi16(a[1], bits)]
+        }
+    }
+
+    #[inline(always)]
+    fn shift_left_32(self, a: Pair, bits: u32) -> Pair {
+        avx2! {
+            let bits = _mm_cvtsi32_si128(bits as i32);
+            [_mm256_sll_epi32(a[0], bits), _mm256_sll_epi32(a[1], bits)]
+        }
+    }
+
+    #[inline(always)]
+    fn sub_16(self, a: Pair, b: Pair) -> Pair {
+        avx2!([_mm256_sub_epi16(a[0], b[0]), _mm256_sub_epi16(a[1], b[1])])
+    }
+
+    #[inline(always)]
+    fn sub_32(self, a: Pair, b: Pair) -> Pair {
+        avx2!([_mm256_sub_epi32(a[0], b[0]), _mm256_sub_epi32(a[1], b[1])])
+    }
+
+    #[inline(always)]
+    fn add_32(self, a: Pair, b: Pair) -> Pair {
+        avx2!([_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])])
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: &[u8; 16], indices: Pair) -> Pair {
+        avx2! {
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            [_mm256_shuffle_epi8(table, indices[0]), _mm256_shuffle_epi8(table, indices[1])]
+        }
+    }
+
+    #[inline(always)]
+    fn pair<const LOW: usize, const HIGH: usize>(self, bytes: Pair) -> Pair {
+        const { assert!(LOW < 4 && HIGH < 4) };
+        // A selector with its high bit set gives a zero.
+        let order = i32::from_le_bytes([LOW as u8, 0x80, HIGH as u8, 0x80]);
+        avx2! {
+            let order = _mm256_add_epi32(_mm256_set1_epi32(order), first_bytes());
+            [_mm256_shuffle_epi8(bytes[0], order), _mm256_shuffle_epi8(bytes[1], order)]
+        }
+    }
+
+    #[inline(always)]
+    fn pair_signed<const LOW: usize, const HIGH: usize>(self, bytes: Pair) -> Pair {
+        const { assert!(LOW < 4 && HIGH < 4) };
+        let order = i32::from_le_bytes([0x80, LOW as u8, 0x80, HIGH as u8]);
+        avx2! {
+            let order = _mm256_add_epi32(_mm256_set1_epi32(order), first_bytes());
+            [
+                _mm256_srai_epi16::<8>(_mm256_shuffle_epi8(bytes[0], order)),
+                _mm256_srai_epi16::<8>(_mm256_shuffle_epi8(bytes[1], order)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn load_u16(self, from: &[u8; 2 * LANES]) -> Pair {
+        let at: *const __m128i = from.as_ptr().cast();
+        avx2! {[
+            _mm256_cvtepu16_epi32(_mm_loadu_si128(at)),
+            _mm256_cvtepu16_epi32(_mm_loadu_si128(at.add(1))),
+        ]}
+    }
+
+    #[inline(always)]
+    fn products(self, weights: Pair, activations: Pair) -> Pair {
+        avx2! {[
+            _mm256_maddubs_epi16(weights[0], activations[0]),
+            _mm256_maddubs_epi16(weights[1], activations[1]),
+        ]}
+    }
+
+    #[inline(always)]
+    fn add_products(self, sums: Pair, weights: Pair, activations: Pair) -> Pair {
+        let products = self.products(weights, activations);
+        avx2! {[
+            _mm256_add_epi16(sums[0], products[0]),
+            _mm256_add_epi16(sums[1], products[1]),
+        ]}
+    }
+
+    #[inline(always)]
+    fn widen(self, sums: Pair) -> Pair {
+        avx2! {
+            let one = _mm256_set1_epi16(1);
+            [_mm256_madd_epi16(sums[0], one), _mm256_madd_epi16(sums[1], one)]
+        }
+    }
+
+    #[inline(always)]
+    fn scale_add(self, total: Pair, sums: Pair, scale: Pair) -> Pair {
+        self.add_pairs(total, sums, scale)
+    }
+
+    #[inline(always)]
+    fn scale_add_32(self, total: Pair, sums: Pair, scale: Pair) -> Pair {
+        avx2! {
+            let scaled = [
+                _mm256_mullo_epi32(sums[0], _mm256_srai_epi32::<16>(scale[0])),
+                _mm256_mullo_epi32(sums[1], _mm256_srai_epi32::<16>(scale[1])),
+            ];
+            [_mm256_add_epi32(total[0], scaled[0]), _mm256_add_epi32(total[1], scaled[1])]
+        }
+    }
+
+    #[inline(always)]
+    fn signed(self, weights: Pair) -> Pair {
+        weights
+    }
+
+    #[inline(always)]
+    fn add_signed_products(self, total: Pair, weights: Pair, activations: Pair) -> Pair {
+        // The magnitude of the weight times the activation with the weight's sign: at most
+        // 2 * 128 * 127, which 16 bits hold.
+        avx2! {
+            let products = [
+                _mm256_maddubs_epi16(
+                    _mm256_abs_epi8(weights[0]),
+                    _mm256_sign_epi8(activations[0], weights[0]),
+                ),
+                _mm256_maddubs_epi16(
+                    _mm256_abs_epi8(weights[1]),
+                    _mm256_sign_epi8(activations[1], weights[1]),
+                ),
+            ];
+            let one = _mm256_set1_epi16(1);
+            [
+                _mm256_add_epi32(total[0], _mm256_madd_epi16(products[0], one)),
+                _mm256_add_epi32(total[1], _mm256_madd_epi16(products[1], one)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn add_pairs(self, total: Pair, a: Pair, b: Pair) -> Pair {
+        avx2! {[
+            _mm256_add_epi32(total[0], _mm256_madd_epi16(a[0], b[0])),
+            _mm256_add_epi32(total[1], _mm256_madd_epi16(a[1], b[1])),
+        ]}
+    }
+}
+
+/// For `vpshufb`: the first byte of each 32-bit lane within its 128 bits, on the two selectors
+/// whose high bit is clear or set alike (adding 12 at most does not carry).
+#[inline(always)]
+fn first_bytes() -> __m256i {
+    const LANE: i32 = 0x0404_0404;
+    avx2!(_mm256_setr_epi32(0, LANE, 2 * LANE, 3 * LANE, 0, LANE, 2 * LANE, 3 * LANE))
 }

@@ -1,0 +1,63 @@
+//! Where the vectors of a tile come from.
+
+use super::{Bytes, Outputs};
+use crate::arch::{LANES, Simd, VECTOR_BYTES};
+
+/// Weights of 256 columns of a panel, as bytes.
+pub(super) struct Unpacked {
+    pub(super) vectors: Vectors,
+    pub(super) side: Side,
+    /// Scales and minimums of eight blocks of 32.
+    pub(super) scales: [Outputs; 8],
+    pub(super) minimums: [Outputs; 8],
+}
+
+/// 64 vectors, four columns each.
+#[repr(align(64))]
+pub(super) struct Vectors(pub(super) [Bytes; 64]);
+
+/// What a super-block has besides its quants, expanded.
+#[repr(align(64))]
+pub(super) struct Side {
+    /// Scales of the parts, as pairs of equal 16-bit numbers.
+    pub(super) scales: [Bytes; 16],
+    /// What sums of activations are multiplied by, as pairs of two parts' numbers.
+    pub(super) pairs: [Bytes; 8],
+    pub(super) scale: Outputs,
+    pub(super) minimum: Outputs,
+}
+
+impl Default for Side {
+    fn default() -> Side {
+        Side {
+            scales: [[0; VECTOR_BYTES]; 16],
+            pairs: [[0; VECTOR_BYTES]; 8],
+            scale: [0.0; LANES],
+            minimum: [0.0; LANES],
+        }
+    }
+}
+
+impl Default for Unpacked {
+    fn default() -> Unpacked {
+        Unpacked {
+            vectors: Vectors([[0; VECTOR_BYTES]; 64]),
+            side: Side::default(),
+            scales: [[0.0; LANES]; 8],
+            minimums: [[0.0; LANES]; 8],
+        }
+    }
+}
+
+/// Something that has the vectors of 256 columns.
+pub(super) trait Source<V: Simd>: Copy {
+    /// Vector `at` (0 to 7) of the 32 columns `run` (0 to 7).
+    fn vector(self, v: V, run: usize, at: usize) -> V::I;
+}
+
+impl<V: Simd> Source<V> for &Vectors {
+    #[inline(always)]
+    fn vector(self, v: V, run: usize, at: usize) -> V::I {
+        v.load(&self.0[run * 8 + at])
+    }
+}

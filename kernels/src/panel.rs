@@ -1,0 +1,317 @@
+//! Packed weights: rows by sixteens, their bytes in the order in which vectors want them.
+//!
+//! A panel is [`ROWS`] rows of a matrix. Its blocks follow one another along the columns, and a
+//! panel's block holds the same bytes as the 16 blocks it was made from: units of 4, 2 or 1 bytes,
+//! transposed. Where a block of the file has dword `u` at some place, the panel's block has 16
+//! dwords, one of each row, so that one vector load gives four 8-bit (or eight 4-bit ...) weights
+//! of 16 rows, for the same columns. Nothing is expanded: a packed matrix is as large as in the
+//! file, but for the rows that fill up its last panel.
+//!
+//! ```text
+//! file:   row 0: d m | q0 q1 q2 ...     panel:  d of 16 rows | m of 16 rows |
+//!         row 1: d m | q0 q1 q2 ...             q0 of 16 rows | q1 of 16 rows | ...
+//! ```
+//!
+//! Only the fifth bits of `Q5_0` and `Q5_1` also change their order within the dword of a row:
+//! element `4 g + i` is bit `4 g + i` in the file and bit `8 i + g` in a panel, which makes each
+//! vector of weights one bit of every byte.
+
+use std::fmt;
+
+use crate::dequantize::dequantize;
+use crate::format::Format;
+
+/// Rows of a panel.
+pub const ROWS: usize = crate::arch::LANES;
+
+/// Bytes of the largest block of one row.
+const BLOCK_BYTES_MAX: usize = 210;
+
+/// A run of units of a block.
+#[derive(Clone, Copy)]
+struct Part {
+    /// Where it starts in the block of the file.
+    start: usize,
+    unit: Unit,
+    count: usize,
+}
+
+/// What is transposed as a whole.
+#[derive(Clone, Copy, PartialEq)]
+enum Unit {
+    /// A half-precision scale, which must be a finite number.
+    Scale,
+    /// Two bytes of anything.
+    Half,
+    /// Two bytes of a `bf16`, which must be finite.
+    Bfloat,
+    Dword,
+    /// Four bytes of an `f32`, which must be finite.
+    Single,
+    /// A dword of single bits, to be reordered.
+    Bits,
+    /// A power of two, which must not be the pattern that stands for no number.
+    Exponent,
+}
+
+impl Unit {
+    const fn bytes(self) -> usize {
+        match self {
+            Unit::Exponent => 1,
+            Unit::Scale | Unit::Half | Unit::Bfloat => 2,
+            Unit::Dword | Unit::Single | Unit::Bits => 4,
+        }
+    }
+}
+
+const fn part(start: usize, unit: Unit, count: usize) -> Part {
+    Part { start, unit, count }
+}
+
+/// The parts of a block in the order of the panel; none for formats without a kernel.
+///
+/// The layouts of the blocks themselves are drawn in [`crate::dequantize`].
+fn parts(format: Format) -> Option<&'static [Part]> {
+    use Unit::{Bfloat, Bits, Dword, Exponent, Half, Scale, Single};
+    Some(match format {
+        Format::F32 => const { &[part(0, Single, 1)] },
+        Format::F16 => const { &[part(0, Scale, 1)] },
+        Format::BF16 => const { &[part(0, Bfloat, 1)] },
+        Format::Q4_0 | Format::IQ4_NL => const { &[part(0, Scale, 1), part(2, Dword, 4)] },
+        Format::Q4_1 => const { &[part(0, Scale, 2), part(4, Dword, 4)] },
+        Format::Q5_0 => const { &[part(0, Scale, 1), part(2, Bits, 1), part(6, Dword, 4)] },
+        Format::Q5_1 => const { &[part(0, Scale, 2), part(4, Bits, 1), part(8, Dword, 4)] },
+        Format::Q8_0 => const { &[part(0, Scale, 1), part(2, Dword, 8)] },
+        Format::MXFP4 => const { &[part(0, Exponent, 1), part(1, Dword, 4)] },
+        Format::Q2_K => const { &[part(80, Scale, 2), part(0, Dword, 20)] },
+        Format::Q3_K => const { &[part(108, Scale, 1), part(0, Dword, 27)] },
+        Format::Q4_K => const { &[part(0, Scale, 2), part(4, Dword, 35)] },
+        Format::Q5_K => const { &[part(0, Scale, 2), part(4, Dword, 43)] },
+        Format::Q6_K => const { &[part(208, Scale, 1), part(0, Dword, 52)] },
+        Format::IQ4_XS => const { &[part(0, Scale, 1), part(2, Half, 1), part(4, Dword, 33)] },
+        _ => return None,
+    })
+}
+
+/// Whether matrices of this format can be packed and multiplied.
+pub fn can_pack(format: Format) -> bool {
+    parts(format).is_some()
+}
+
+/// Bytes of one panel; none for a format without kernels or a part of a block.
+fn checked_panel_bytes(format: Format, columns: usize) -> Option<usize> {
+    parts(format)?;
+    let row = usize::try_from(format.bytes(columns as u64)?).ok()?;
+    row.checked_mul(ROWS)
+}
+
+/// Bytes of a panel of `columns` columns.
+///
+/// # Panics
+///
+/// For a format that [`can_pack`] denies, and for columns that are not whole blocks.
+pub fn panel_bytes(format: Format, columns: usize) -> usize {
+    checked_panel_bytes(format, columns).expect("a format with kernels and whole blocks")
+}
+
+/// Bytes of a packed matrix: the bytes of the rows in the file, with the number of rows rounded up
+/// to whole panels. None where the format has no kernels or the columns are not whole blocks.
+pub fn packed_bytes(format: Format, rows: usize, columns: usize) -> Option<usize> {
+    checked_panel_bytes(format, columns)?.checked_mul(rows.div_ceil(ROWS))
+}
+
+/// A scale, or a weight that is not quantized, is infinite or not a number: the file is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{format} block {block} of row {row} holds a scale that is not a finite number")]
+pub struct BadScale {
+    /// The format of the rows.
+    pub format: Format,
+    /// The row within the panel, 0 to 15.
+    pub row: usize,
+    /// The block within the row.
+    pub block: usize,
+}
+
+/// Packs up to 16 rows, given as in the file, into one panel. Missing rows become zeros.
+///
+/// # Panics
+///
+/// Where `rows_bytes` are not 1 to 16 whole rows or `out` is not [`panel_bytes`] long.
+pub fn pack_panel(
+    format: Format,
+    columns: usize,
+    rows_bytes: &[u8],
+    out: &mut [u8],
+) -> Result<(), BadScale> {
+    let parts = parts(format).expect("a format with kernels");
+    let row_bytes = panel_bytes(format, columns) / ROWS;
+    assert_eq!(out.len(), row_bytes * ROWS, "bytes of a panel");
+    let rows = rows_bytes.len() / row_bytes.max(1);
+    assert!((1..=ROWS).contains(&rows) || row_bytes == 0, "1 to 16 rows, not {rows}");
+    assert_eq!(rows_bytes.len(), rows * row_bytes, "whole rows");
+    let block_bytes = format.bytes_per_block();
+    for (block, out) in out.chunks_exact_mut(block_bytes * ROWS).enumerate() {
+        let mut at = 0;
+        for part in parts {
+            let bytes = part.unit.bytes();
+            for unit in 0..part.count {
+                let start = block * block_bytes + part.start + unit * bytes;
+                let to = &mut out[at..at + ROWS * bytes];
+                pack_unit(part.unit, &rows_bytes[start..], row_bytes, rows, to)
+                    .map_err(|row| BadScale { format, row, block })?;
+                at += ROWS * bytes;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Copies one unit of each row, `stride` bytes apart; the row whose unit is no number is the error.
+fn pack_unit(
+    unit: Unit,
+    from: &[u8],
+    stride: usize,
+    rows: usize,
+    to: &mut [u8],
+) -> Result<(), usize> {
+    match unit {
+        Unit::Exponent => {
+            copy(from, stride, rows, to, |byte: [u8; 1]| (byte[0] != u8::MAX).then_some(byte))
+        }
+        Unit::Half => copy(from, stride, rows, to, |half: [u8; 2]| Some(half)),
+        Unit::Scale => {
+            copy(from, stride, rows, to, |half: [u8; 2]| (half[1] & 0x7c != 0x7c).then_some(half))
+        }
+        Unit::Bfloat => copy(from, stride, rows, to, |half: [u8; 2]| {
+            (u16::from_le_bytes(half) & 0x7f80 != 0x7f80).then_some(half)
+        }),
+        Unit::Dword => copy(from, stride, rows, to, |dword: [u8; 4]| Some(dword)),
+        Unit::Single => copy(from, stride, rows, to, |dword: [u8; 4]| {
+            f32::from_le_bytes(dword).is_finite().then_some(dword)
+        }),
+        Unit::Bits => copy(from, stride, rows, to, |dword: [u8; 4]| {
+            Some(bits_to_planes(u32::from_le_bytes(dword)).to_le_bytes())
+        }),
+    }
+}
+
+/// Copies `N` bytes of every row through `check`; zeros for rows there are none of.
+#[inline(always)]
+fn copy<const N: usize>(
+    from: &[u8],
+    stride: usize,
+    rows: usize,
+    to: &mut [u8],
+    check: impl Fn([u8; N]) -> Option<[u8; N]>,
+) -> Result<(), usize> {
+    let (to, _) = to.as_chunks_mut::<N>();
+    for (row, to) in to.iter_mut().enumerate() {
+        *to = [0; N];
+        if row < rows {
+            let unit = from[row * stride..].first_chunk().expect("units lie within their block");
+            *to = check(*unit).ok_or(row)?;
+        }
+    }
+    Ok(())
+}
+
+/// Bit `4 g + i` becomes bit `8 i + g`: as an 8 x 4 matrix of bits, its transpose.
+fn bits_to_planes(bits: u32) -> u32 {
+    (0..32).fold(0, |planes, bit| planes | (bits >> bit & 1) << (bit % 4 * 8 + bit / 4))
+}
+
+/// The inverse of [`bits_to_planes`].
+fn planes_to_bits(planes: u32) -> u32 {
+    (0..32).fold(0, |bits, bit| bits | (planes >> (bit % 4 * 8 + bit / 4) & 1) << bit)
+}
+
+/// A packed matrix over borrowed bytes: `rows` x `columns`.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    format: Format,
+    rows: usize,
+    columns: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Matrix<'a> {
+    /// The matrix whose panels, one after another, are `bytes`.
+    ///
+    /// # Panics
+    ///
+    /// Where `bytes` are not [`packed_bytes`] long, or there is no such matrix.
+    pub fn new(format: Format, rows: usize, columns: usize, bytes: &'a [u8]) -> Matrix<'a> {
+        assert_eq!(packed_bytes(format, rows, columns), Some(bytes.len()), "bytes of a matrix");
+        Matrix { format, rows, columns, bytes }
+    }
+
+    /// Rows, without those that fill up the last panel.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns: the length of the vectors it is multiplied by.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// How the weights are stored.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Panels: a sixteenth of the rows, rounded up.
+    pub fn panels(&self) -> usize {
+        self.rows.div_ceil(ROWS)
+    }
+
+    /// The bytes of one panel.
+    pub(crate) fn panel(&self, panel: usize) -> &'a [u8] {
+        let bytes = panel_bytes(self.format, self.columns);
+        &self.bytes[panel * bytes..(panel + 1) * bytes]
+    }
+
+    /// Writes the numbers of one row, as [`dequantize`] gives them.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no such row or `out` is not [`Matrix::columns`] long.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.rows, "row {row} of {}", self.rows);
+        assert_eq!(out.len(), self.columns, "columns of a row");
+        let bytes = self.format.bytes_per_block();
+        let blocks = self.panel(row / ROWS).chunks_exact(bytes * ROWS);
+        let mut block = [0; BLOCK_BYTES_MAX];
+        let block = &mut block[..bytes];
+        for (packed, out) in blocks.zip(out.chunks_exact_mut(self.format.elements_per_block())) {
+            unpack_block(self.format, packed, row % ROWS, block);
+            dequantize(self.format, block, out).expect("formats with kernels can be dequantized");
+        }
+    }
+}
+
+impl fmt::Debug for Matrix<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Matrix({} {} x {})", self.format, self.rows, self.columns)
+    }
+}
+
+/// One row's block as in the file.
+fn unpack_block(format: Format, packed: &[u8], row: usize, block: &mut [u8]) {
+    let mut at = 0;
+    for part in parts(format).expect("a format with kernels") {
+        let bytes = part.unit.bytes();
+        for unit in 0..part.count {
+            let to = &mut block[part.start + unit * bytes..][..bytes];
+            to.copy_from_slice(&packed[at + row * bytes..][..bytes]);
+            if part.unit == Unit::Bits {
+                let planes = u32::from_le_bytes([to[0], to[1], to[2], to[3]]);
+                to.copy_from_slice(&planes_to_bits(planes).to_le_bytes());
+            }
+            at += ROWS * bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
