@@ -208,6 +208,11 @@ impl Isa {
         }
     }
 
+    /// The one with this name.
+    pub fn parse(name: &str) -> Option<Isa> {
+        Isa::ALL.into_iter().find(|isa| isa.name() == name)
+    }
+
     /// Runs the kernel with this instruction set, or without one where the processor lacks it.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {

@@ -156,8 +156,8 @@ fn unpack<V: Simd, Q: Quants32>(v: V, bytes: &[u8], to: &mut Unpacked) {
         if Q::MINIMUM {
             v.store_f32(minimum, Q::minimum(v, block));
         }
-        for at in 0..8 {
-            v.store(&mut vectors[at], Q::vector(v, block, at));
+        for (at, vector) in vectors.iter_mut().enumerate() {
+            v.store(vector, Q::vector(v, block, at));
         }
     }
 }

@@ -332,13 +332,12 @@ impl Quants256 for Iq4Xs {
             v.or(v.pair::<3, 3>(low[0]), late_even[1]),
             v.or(v.pair::<3, 3>(low[1]), late_odd[1]),
         ];
-        for at in 0..8 {
-            v.store(&mut side.scales[at], v.sub_16(scales[at], bias));
-        }
-        if V::SIGNED_OFFSET != 0 {
-            // Both sums of 16 of a run have the run's scale.
-            for at in 0..8 {
-                v.store(&mut side.pairs[at], v.sub_16(scales[at], bias));
+        for (at, scale) in scales.into_iter().enumerate() {
+            let scale = v.sub_16(scale, bias);
+            v.store(&mut side.scales[at], scale);
+            if V::SIGNED_OFFSET != 0 {
+                // Both sums of 16 of a run have the run's scale.
+                v.store(&mut side.pairs[at], scale);
             }
         }
         v.store_f32(&mut side.scale, v.load_f16(&block.halves[0]));
