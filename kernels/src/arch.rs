@@ -143,6 +143,9 @@ pub trait Floats: Copy + Send + Sync + 'static {
     fn load_i8(self, from: &[u8; LANES]) -> Self::F;
     /// One float, repeated 16 times.
     fn splat_f32(self, value: f32) -> Self::F;
+    /// One float from memory, repeated 16 times. For inner loops: the compiler cannot gather several
+    /// of these into a vector, only to take it apart again.
+    fn splat_at(self, from: &f32) -> Self::F;
     /// `a * b + c`, rounded once where the processor can.
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// `c - a * b`, rounded once where the processor can.

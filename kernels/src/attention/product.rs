@@ -6,31 +6,24 @@ use crate::arch::{LANES, Simd};
 /// Rows that fill the registers of the smallest instruction set.
 pub(super) const ROWS: usize = 6;
 
-/// A matrix of vectors of 16 elements, converted to `f32` as they are read.
-pub(super) trait Block: Copy {
-    /// Vector `at`.
-    fn vector<V: Simd>(self, simd: V, at: usize) -> V::F;
+/// How vectors of 16 elements of a matrix are stored.
+pub(super) trait Stored: Copy {
+    /// The vector as `f32`.
+    fn vector<V: Simd>(self, simd: V) -> V::F;
 }
 
-/// Already converted.
-#[derive(Clone, Copy)]
-pub(super) struct Single<'a>(pub(super) &'a [[f32; LANES]]);
-
-impl Block for Single<'_> {
+impl Stored for &[f32; LANES] {
     #[inline(always)]
-    fn vector<V: Simd>(self, simd: V, at: usize) -> V::F {
-        simd.load_f32(&self.0[at])
+    fn vector<V: Simd>(self, simd: V) -> V::F {
+        simd.load_f32(self)
     }
 }
 
-/// Half precision.
-#[derive(Clone, Copy)]
-pub(super) struct Half<'a>(pub(super) &'a [[u8; 2 * LANES]]);
-
-impl Block for Half<'_> {
+/// Half precision, converted as it is read.
+impl Stored for &[u8; 2 * LANES] {
     #[inline(always)]
-    fn vector<V: Simd>(self, simd: V, at: usize) -> V::F {
-        simd.load_f16(&self.0[at])
+    fn vector<V: Simd>(self, simd: V) -> V::F {
+        simd.load_f16(self)
     }
 }
 
@@ -39,28 +32,31 @@ pub(super) const fn is_wide<V: Simd>(rows: usize) -> bool {
     2 * rows + 2 < V::REGISTERS
 }
 
-/// Adds to `sums[r][c]` the products of `left[r][step]` with vector `step * stride + c`, in the order
-/// of the steps. All the rows are of one length, the number of steps.
+/// Adds to `sums[r][c]` the products of element `r` of each of `left` with vector `column + c` of the
+/// row of `right` that goes with it, in their order. Rows of `right` are `stride` vectors.
 #[inline(always)]
-pub(super) fn product<V: Simd, B: Block, const R: usize, const C: usize>(
+pub(super) fn product<'a, 'l, V: Simd, T, const R: usize, const C: usize>(
     simd: V,
-    left: [&[f32]; R],
-    right: B,
+    left: impl Iterator<Item = [&'l f32; R]>,
+    right: &'a [T],
     stride: usize,
     column: usize,
     mut sums: [[V::F; C]; R],
-) -> [[V::F; C]; R] {
-    let steps = left[0].len();
-    let left = left.map(|row| &row[..steps]);
-    for step in 0..steps {
+) -> [[V::F; C]; R]
+where
+    &'a T: Stored,
+{
+    assert!(column + C <= stride, "the columns are within the row");
+    for (factors, row) in left.zip(right.chunks_exact(stride)) {
+        let row = &row[column..column + C];
         let mut vectors = [simd.splat_f32(0.0); C];
-        for (at, vector) in vectors.iter_mut().enumerate() {
-            *vector = right.vector(simd, step * stride + column + at);
+        for at in 0..C {
+            vectors[at] = row[at].vector(simd);
         }
-        for (sums, row) in sums.iter_mut().zip(left) {
-            let factor = simd.splat_f32(row[step]);
-            for (sum, vector) in sums.iter_mut().zip(vectors) {
-                *sum = simd.mul_add(factor, vector, *sum);
+        for r in 0..R {
+            let factor = simd.splat_at(factors[r]);
+            for at in 0..C {
+                sums[r][at] = simd.mul_add(factor, vectors[at], sums[r][at]);
             }
         }
     }

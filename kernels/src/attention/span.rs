@@ -4,7 +4,7 @@
 use std::array::from_fn;
 use std::ops::Range;
 
-use super::product::{Block, Half, ROWS, Single, is_wide, product};
+use super::product::{ROWS, Stored, is_wide, product};
 use super::{Attend, LIMIT, SPAN_TOKENS};
 use crate::arch::{Kernel, LANES, Simd};
 use crate::exponential::{exp2, tanh};
@@ -23,7 +23,8 @@ const DIRECT_ROWS: usize = 12;
 pub(super) struct Rows {
     count: usize,
     first_position: usize,
-    /// Scaled queries, [rows][key_length].
+    /// Scaled queries, for each [`ROWS`] rows (of the last, those that there are)
+    /// [key_length][rows].
     queries: Vec<f32>,
     /// The largest score, for each row; as many as make whole vectors.
     largest: Vec<[f32; LANES]>,
@@ -51,7 +52,12 @@ impl Rows {
             None => shape.scale * std::f32::consts::LOG2_E,
         };
         self.queries.clear();
-        self.queries.extend(queries.iter().map(|x| x * factor));
+        for rows in queries.chunks(ROWS * shape.key_length) {
+            for at in 0..shape.key_length {
+                let column = rows[at..].iter().step_by(shape.key_length);
+                self.queries.extend(column.map(|x| x * factor));
+            }
+        }
     }
 
     /// Forgets all but the queries.
@@ -72,13 +78,14 @@ impl Rows {
         self.first_position + row / shape.group
     }
 
-    /// Rows that see something of a block, and perhaps a few that do not: whole tiles of products.
+    /// Rows that see something of a block, and perhaps a few that do not: whole products.
     fn that_see(&self, shape: &Attend, block: usize) -> Range<usize> {
         let first = (block * BLOCK_TOKENS).saturating_sub(self.first_position) * shape.group;
         let first = first / ROWS * ROWS;
         let last = shape.window.map_or(self.count, |window| {
             let end = (block + 1) * BLOCK_TOKENS - 1 + window as usize;
-            end.saturating_sub(self.first_position).saturating_mul(shape.group)
+            let queries = end.saturating_sub(self.first_position);
+            queries.saturating_mul(shape.group).next_multiple_of(ROWS)
         });
         first.min(self.count)..last.min(self.count)
     }
@@ -92,18 +99,21 @@ impl Rows {
 
     /// The scores of rows, `queries * keys`.
     #[inline(always)]
-    fn score<V: Simd, B: Block>(&mut self, simd: V, rows: Range<usize>, length: usize, keys: B) {
+    fn score<'a, V: Simd, T>(&mut self, simd: V, rows: Range<usize>, length: usize, keys: &'a [T])
+    where
+        &'a T: Stored,
+    {
         let Rows { queries, scores, .. } = self;
         for first in rows.clone().step_by(ROWS) {
             let queries = &queries[first * length..];
             let scores = &mut scores[first..];
             match rows.end - first {
-                1 => score_rows::<V, B, 1>(simd, queries, length, keys, scores),
-                2 => score_rows::<V, B, 2>(simd, queries, length, keys, scores),
-                3 => score_rows::<V, B, 3>(simd, queries, length, keys, scores),
-                4 => score_rows::<V, B, 4>(simd, queries, length, keys, scores),
-                5 => score_rows::<V, B, 5>(simd, queries, length, keys, scores),
-                _ => score_rows::<V, B, ROWS>(simd, queries, length, keys, scores),
+                1 => score_rows::<V, T, 1>(simd, queries, length, keys, scores),
+                2 => score_rows::<V, T, 2>(simd, queries, length, keys, scores),
+                3 => score_rows::<V, T, 3>(simd, queries, length, keys, scores),
+                4 => score_rows::<V, T, 4>(simd, queries, length, keys, scores),
+                5 => score_rows::<V, T, 5>(simd, queries, length, keys, scores),
+                _ => score_rows::<V, T, ROWS>(simd, queries, length, keys, scores),
             }
         }
     }
@@ -154,24 +164,26 @@ impl Rows {
 
     /// Adds the weighted values of a block.
     #[inline(always)]
-    fn add_values<V: Simd, B: Block>(
+    fn add_values<'a, V: Simd, T>(
         &mut self,
         simd: V,
         rows: Range<usize>,
         columns: usize,
-        block: B,
-    ) {
+        block: &'a [T],
+    ) where
+        &'a T: Stored,
+    {
         let Rows { scores, decay, values, .. } = self;
         for first in rows.clone().step_by(ROWS) {
             let (weights, decay) = (&scores[first..], &decay.as_flattened()[first..]);
             let values = &mut values[first * columns..];
             match rows.end - first {
-                1 => value_rows::<V, B, 1>(simd, weights, decay, columns, block, values),
-                2 => value_rows::<V, B, 2>(simd, weights, decay, columns, block, values),
-                3 => value_rows::<V, B, 3>(simd, weights, decay, columns, block, values),
-                4 => value_rows::<V, B, 4>(simd, weights, decay, columns, block, values),
-                5 => value_rows::<V, B, 5>(simd, weights, decay, columns, block, values),
-                _ => value_rows::<V, B, ROWS>(simd, weights, decay, columns, block, values),
+                1 => value_rows::<V, T, 1>(simd, weights, decay, columns, block, values),
+                2 => value_rows::<V, T, 2>(simd, weights, decay, columns, block, values),
+                3 => value_rows::<V, T, 3>(simd, weights, decay, columns, block, values),
+                4 => value_rows::<V, T, 4>(simd, weights, decay, columns, block, values),
+                5 => value_rows::<V, T, 5>(simd, weights, decay, columns, block, values),
+                _ => value_rows::<V, T, ROWS>(simd, weights, decay, columns, block, values),
             }
         }
     }
@@ -210,17 +222,20 @@ fn limit_scores<V: Simd>(simd: V, shape: &Attend, scores: &mut [f32; BLOCK_TOKEN
 }
 
 #[inline(always)]
-fn score_rows<V: Simd, B: Block, const R: usize>(
+fn score_rows<'a, V: Simd, T, const R: usize>(
     simd: V,
     queries: &[f32],
     length: usize,
-    keys: B,
+    keys: &'a [T],
     scores: &mut [[f32; BLOCK_TOKENS]],
-) {
-    let left: [&[f32]; R] = from_fn(|row| &queries[row * length..][..length]);
-    let scores = &mut scores[..R];
+) where
+    &'a T: Stored,
+{
+    let left = || queries[..R * length].as_chunks::<R>().0.iter().map(<[f32; R]>::each_ref);
+    let (scores, _) = scores.as_chunks_mut::<R>();
+    let scores = &mut scores[0];
     if is_wide::<V>(R) {
-        let sums = product(simd, left, keys, SCORES, 0, [[simd.splat_f32(0.0); SCORES]; R]);
+        let sums = product(simd, left(), keys, SCORES, 0, [[simd.splat_f32(0.0); SCORES]; R]);
         for (scores, sums) in scores.iter_mut().zip(sums) {
             for (vector, sum) in scores.as_chunks_mut().0.iter_mut().zip(sums) {
                 simd.store_f32(vector, sum);
@@ -229,7 +244,7 @@ fn score_rows<V: Simd, B: Block, const R: usize>(
         return;
     }
     for column in 0..SCORES {
-        let sums = product(simd, left, keys, SCORES, column, [[simd.splat_f32(0.0)]; R]);
+        let sums = product(simd, left(), keys, SCORES, column, [[simd.splat_f32(0.0)]; R]);
         for (scores, [sum]) in scores.iter_mut().zip(sums) {
             simd.store_f32(&mut scores.as_chunks_mut().0[column], sum);
         }
@@ -237,49 +252,54 @@ fn score_rows<V: Simd, B: Block, const R: usize>(
 }
 
 #[inline(always)]
-fn value_rows<V: Simd, B: Block, const R: usize>(
+fn value_rows<'a, V: Simd, T, const R: usize>(
     simd: V,
     weights: &[[f32; BLOCK_TOKENS]],
     decay: &[f32],
     columns: usize,
-    block: B,
+    block: &'a [T],
     values: &mut [[f32; LANES]],
-) {
-    let left: [&[f32]; R] = from_fn(|row| weights[row].as_slice());
+) where
+    &'a T: Stored,
+{
+    let (weights, decay) = (&weights.as_chunks::<R>().0[0], &decay.as_chunks::<R>().0[0]);
     let mut column = 0;
     if is_wide::<V>(R) {
         while column + 2 <= columns {
-            value_columns::<V, B, R, 2>(simd, left, decay, columns, column, block, values);
+            value_columns::<V, T, R, 2>(simd, weights, decay, columns, column, block, values);
             column += 2;
         }
     }
     for column in column..columns {
-        value_columns::<V, B, R, 1>(simd, left, decay, columns, column, block, values);
+        value_columns::<V, T, R, 1>(simd, weights, decay, columns, column, block, values);
     }
 }
 
 #[inline(always)]
-fn value_columns<V: Simd, B: Block, const R: usize, const C: usize>(
+fn value_columns<'a, V: Simd, T, const R: usize, const C: usize>(
     simd: V,
-    weights: [&[f32]; R],
-    decay: &[f32],
+    weights: &[[f32; BLOCK_TOKENS]; R],
+    decay: &[f32; R],
     columns: usize,
     column: usize,
-    block: B,
+    block: &'a [T],
     values: &mut [[f32; LANES]],
-) {
+) where
+    &'a T: Stored,
+{
     let mut sums = [[simd.splat_f32(0.0); C]; R];
-    for (row, sums) in sums.iter_mut().enumerate() {
+    for row in 0..R {
         let decay = simd.splat_f32(decay[row]);
-        for (at, sum) in sums.iter_mut().enumerate() {
+        for at in 0..C {
             let value = simd.load_f32(&values[row * columns + column + at]);
-            *sum = simd.mul_f32(value, decay);
+            sums[row][at] = simd.mul_f32(value, decay);
         }
     }
-    let sums = product(simd, weights, block, columns, column, sums);
-    for (row, sums) in sums.into_iter().enumerate() {
-        for (at, sum) in sums.into_iter().enumerate() {
-            simd.store_f32(&mut values[row * columns + column + at], sum);
+    let left = (0..BLOCK_TOKENS).map(|token| from_fn(|row| &weights[row][token]));
+    let sums = product(simd, left, block, columns, column, sums);
+    for row in 0..R {
+        for at in 0..C {
+            simd.store_f32(&mut values[row * columns + column + at], sums[row][at]);
         }
     }
 }
@@ -358,22 +378,22 @@ impl Kernel for Span<'_, '_> {
             let (keys, values) = tile.split_at(layout.keys());
             let seeing = rows.that_see(shape, block);
             if shape.kv_type == KvType::F16 && seeing.len() <= DIRECT_ROWS {
-                rows.score(simd, seeing.clone(), length, Half(keys.as_chunks().0));
+                rows.score(simd, seeing.clone(), length, keys.as_chunks::<{ 2 * LANES }>().0);
                 rows.weigh(simd, shape, seeing.clone(), block);
-                rows.add_values(simd, seeing, columns, Half(values.as_chunks().0));
+                rows.add_values(simd, seeing, columns, values.as_chunks::<{ 2 * LANES }>().0);
                 continue;
             }
             match shape.kv_type {
                 KvType::F16 => convert_halves(simd, keys, &mut converted),
                 KvType::Q8_0 => convert_q8_keys(simd, layout, keys, &mut converted),
             }
-            rows.score(simd, seeing.clone(), length, Single(&converted));
+            rows.score(simd, seeing.clone(), length, &converted);
             rows.weigh(simd, shape, seeing.clone(), block);
             match shape.kv_type {
                 KvType::F16 => convert_halves(simd, values, &mut converted),
                 KvType::Q8_0 => convert_q8_values(simd, layout, values, &mut converted),
             }
-            rows.add_values(simd, seeing, columns, Single(&converted));
+            rows.add_values(simd, seeing, columns, &converted);
         }
         rows.converted = converted;
         rows.finish(simd, columns, partial);

@@ -45,6 +45,11 @@ impl Floats for Scalar {
     }
 
     #[inline(always)]
+    fn splat_at(self, from: &f32) -> Self::F {
+        [*from; LANES]
+    }
+
+    #[inline(always)]
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         from_fn(|at| a[at] * b[at] + c[at])
     }
