@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p dsk-kernels --bench matmul -- [instruction set] [format] [columns]` prints, for
 //! each format, multiplications per cycle with 1 to 8 and 126 tokens, and for one token the bytes
-//! of weights per cycle. The least time of many is taken: what the machine does otherwise only adds.
+//! of weights per cycle and, of a matrix in memory, in GB/s. The least time of many is taken: what the machine does otherwise only adds.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's results")]
 
@@ -17,8 +17,10 @@ use dsk_kernels::panel::{Matrix, can_pack, pack_panel, panel_bytes};
 
 /// Rows of the weights.
 const ROWS: usize = 64;
+/// Bytes of weights that no cache holds.
+const STREAMED: usize = 40 << 20;
 /// How long one figure may take.
-const PATIENCE: Duration = Duration::from_millis(60);
+const PATIENCE: Duration = Duration::from_millis(250);
 
 fn main() {
     let words: Vec<String> =
@@ -29,28 +31,31 @@ fn main() {
     let formats: Vec<Format> = Format::ALL.iter().copied().filter(named).collect();
     let formats = if formats.is_empty() { Format::ALL.to_vec() } else { formats };
     println!("{isa}, {ROWS} x {columns}, {:.2} cycles/ns; MAC/cycle", cycles_per_ns());
-    println!("{:8} {:>7} | 1, 2, 3, 4, 6, 8, 126 tokens", "format", "B/cycle");
+    println!("{:8} B/cycle  GB/s | 1, 2, 3, 4, 6, 8, 126 tokens", "format");
     for format in formats.into_iter().filter(|format| can_pack(*format)) {
         let bytes = panel_bytes(format, columns) * (ROWS / 16);
-        let time = |tokens| least_time(isa, format, columns, tokens);
+        let time = |tokens| least_time(isa, format, columns, ROWS, tokens);
         let per_cycle =
             |tokens: usize| (ROWS * columns * tokens) as f64 / (time(tokens) * cycles_per_ns());
         let line: Vec<String> =
             [1, 2, 3, 4, 6, 8, 126].map(|tokens| format!("{:6.1}", per_cycle(tokens))).to_vec();
         let gemv = bytes as f64 / (time(1) * cycles_per_ns());
-        println!("{:8} {gemv:7.1} | {}", format.name(), line.join(" "));
+        let streamed = STREAMED / (bytes / ROWS) / 16 * 16;
+        let rate =
+            (streamed * (bytes / ROWS)) as f64 / least_time(isa, format, columns, streamed, 1);
+        println!("{:8} {gemv:7.1} {rate:5.1} | {}", format.name(), line.join(" "));
     }
 }
 
 /// The least time of one multiplication, in ns.
-fn least_time(isa: Isa, format: Format, columns: usize, tokens: usize) -> f64 {
-    let file = rows(format, columns);
-    let mut packed = vec![0; panel_bytes(format, columns) * (ROWS / 16)];
+fn least_time(isa: Isa, format: Format, columns: usize, rows: usize, tokens: usize) -> f64 {
+    let file = panel_rows(format, columns);
+    let mut packed = vec![0; panel_bytes(format, columns) * (rows / 16)];
     let panels = packed.chunks_exact_mut(panel_bytes(format, columns));
-    for (panel, rows) in panels.zip(file.chunks_exact(file.len() / (ROWS / 16))) {
-        pack_panel(format, columns, rows, panel).expect("finite scales");
+    for panel in panels {
+        pack_panel(format, columns, &file, panel).expect("finite scales");
     }
-    let weights = Matrix::new(format, ROWS, columns, &packed);
+    let weights = Matrix::new(format, rows, columns, &packed);
     let kind = Kind::of(format);
     let x: Vec<f32> = (0..tokens * columns).map(|at| (at % 251) as f32 - 125.0).collect();
     let mut values = vec![0; tokens * kind.values(columns)];
@@ -67,7 +72,7 @@ fn least_time(isa: Isa, format: Format, columns: usize, tokens: usize) -> f64 {
     let floats: &[f32] = if kind == Kind::F32 { &x } else { &[] };
     let (values, scales, sums) = (&values[..], &scales[..], &sums[..]);
     let input = Rows { kind, columns, values, scales, sums, floats };
-    let (mut scratch, mut out) = (Scratch::new(), vec![0.0; tokens * ROWS]);
+    let (mut scratch, mut out) = (Scratch::new(), vec![0.0; tokens * rows]);
     let mut least = f64::INFINITY;
     let began = Instant::now();
     while began.elapsed() < PATIENCE {
@@ -79,9 +84,9 @@ fn least_time(isa: Isa, format: Format, columns: usize, tokens: usize) -> f64 {
     least
 }
 
-/// Rows of a file: all bytes 0x31, which makes scales of about 0.15.
-fn rows(format: Format, columns: usize) -> Vec<u8> {
-    vec![0x31; panel_bytes(format, columns) / 16 * ROWS]
+/// 16 rows of a file: all bytes 0x31, which makes scales of about 0.15.
+fn panel_rows(format: Format, columns: usize) -> Vec<u8> {
+    vec![0x31; panel_bytes(format, columns)]
 }
 
 /// The clock: a chain of operations that take one and three cycles.

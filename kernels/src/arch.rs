@@ -92,7 +92,7 @@ pub trait Integers: Copy + Send + Sync + 'static {
 
     /// Sums of the products of unsigned weights and signed activations.
     fn products(self, weights: Self::I, activations: Self::I) -> Self::I;
-    /// `sums` and the products.
+    /// `sums` and the products; activations that are equal in all 32-bit lanes.
     fn add_products(self, sums: Self::I, weights: Self::I, activations: Self::I) -> Self::I;
     /// Sums of products as 32-bit lanes.
     fn widen(self, sums: Self::I) -> Self::I;

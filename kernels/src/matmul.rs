@@ -78,6 +78,10 @@ fn tokens_together(columns: usize) -> usize {
 /// What activations may take of the second-level cache.
 const L2_BYTES: usize = 384 << 10;
 
+/// How far ahead of its use memory is asked for, in bytes: a page's length and the processor has
+/// stopped to do so by itself.
+const AHEAD: usize = 4096;
+
 /// What every kernel below is given.
 struct Multiply<'a> {
     weights: &'a Matrix<'a>,

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::blocks32::Quants32;
 use super::source::Unpacked;
-use super::{Multiply, Outputs};
+use super::{AHEAD, Multiply, Outputs};
 use crate::activation::{Rows, SUMS_32};
 use crate::arch::{Kernel, LANES, Simd};
 use crate::format::QK;
@@ -135,6 +135,9 @@ impl<Q: Quants32> Blocks<'_, Q> {
             let start = chunk * TOGETHER;
             let blocks = start..start + bytes.len() / Q::BYTES;
             let work = Tiles { input: self.work.input, tokens: tokens.clone(), blocks };
+            for line in 0..(TOGETHER * Q::BYTES).div_ceil(64) {
+                v.prefetch(bytes, AHEAD + line * 64);
+            }
             if tokens.len() <= DIRECT_MAX {
                 work.run::<V, Q, _>(v, Direct::<Q>(bytes, PhantomData), totals);
             } else {

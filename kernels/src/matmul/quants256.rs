@@ -57,8 +57,12 @@ pub(super) trait Quants256 {
     fn correction<V: Simd>() -> Correction;
     /// Expands everything but the quants.
     fn side<V: Simd>(v: V, block: Self::Block<'_>, side: &mut Side);
-    /// Vector `at` (0 to 7) of the 32 columns `run` (0 to 7).
-    fn vector<V: Simd>(v: V, block: Self::Block<'_>, run: usize, at: usize) -> V::I;
+    /// Runs of 32 columns that differ in more than where their bytes lie, so that code is made for
+    /// each of them: 1, 2, 4 or 8.
+    const INNER: usize;
+    /// Vector `at` (0 to 7) of the 32 columns `outer * INNER + inner`.
+    fn vector<V: Simd>(v: V, block: Self::Block<'_>, outer: usize, inner: usize, at: usize)
+    -> V::I;
 }
 
 /// Stores four scales, one of each byte of `bytes`, as pairs of equal numbers.
@@ -112,6 +116,7 @@ impl Quants256 for Q4K {
     const BYTES: usize = 144 * ROWS;
     const PART: usize = 8;
     const LIMIT: usize = 8;
+    const INNER: usize = 2;
     type Block<'a> = Block<'a, 2, 35>;
 
     #[inline(always)]
@@ -130,8 +135,14 @@ impl Quants256 for Q4K {
     }
 
     #[inline(always)]
-    fn vector<V: Simd>(v: V, block: Self::Block<'_>, run: usize, at: usize) -> V::I {
-        nibbles(v, v.load(&block.vectors[3 + run / 2 * 8 + at]), run % 2)
+    fn vector<V: Simd>(
+        v: V,
+        block: Self::Block<'_>,
+        outer: usize,
+        inner: usize,
+        at: usize,
+    ) -> V::I {
+        nibbles(v, v.load(&block.vectors[3 + outer * 8 + at]), inner)
     }
 }
 
@@ -141,6 +152,7 @@ impl Quants256 for Q5K {
     const BYTES: usize = 176 * ROWS;
     const PART: usize = 8;
     const LIMIT: usize = 4;
+    const INNER: usize = 8;
     type Block<'a> = Block<'a, 2, 43>;
 
     #[inline(always)]
@@ -159,9 +171,16 @@ impl Quants256 for Q5K {
     }
 
     #[inline(always)]
-    fn vector<V: Simd>(v: V, block: Self::Block<'_>, run: usize, at: usize) -> V::I {
-        let low = nibbles(v, v.load(&block.vectors[11 + run / 2 * 8 + at]), run % 2);
-        v.or(low, moved(v, v.load(&block.vectors[3 + at]), run, 0x10))
+    fn vector<V: Simd>(
+        v: V,
+        block: Self::Block<'_>,
+        outer: usize,
+        inner: usize,
+        at: usize,
+    ) -> V::I {
+        let low = v.load(&block.vectors[11 + (4 * outer + inner / 2) * 8 + at]);
+        let fifth = moved(v, v.load(&block.vectors[3 + at]), 8 * outer + inner, 0x10);
+        v.or(nibbles(v, low, inner % 2), fifth)
     }
 }
 
@@ -171,6 +190,7 @@ impl Quants256 for Q6K {
     const BYTES: usize = 210 * ROWS;
     const PART: usize = 4;
     const LIMIT: usize = 2;
+    const INNER: usize = 4;
     type Block<'a> = Block<'a, 1, 52>;
 
     #[inline(always)]
@@ -194,11 +214,16 @@ impl Quants256 for Q6K {
     }
 
     #[inline(always)]
-    fn vector<V: Simd>(v: V, block: Self::Block<'_>, run: usize, at: usize) -> V::I {
-        let (half, run) = (run / 4, run % 4);
-        let low = v.load(&block.vectors[half * 16 + run % 2 * 8 + at]);
-        let high = v.load(&block.vectors[32 + half * 8 + at]);
-        v.or(nibbles(v, low, run / 2), moved(v, high, 2 * run, 0x30))
+    fn vector<V: Simd>(
+        v: V,
+        block: Self::Block<'_>,
+        outer: usize,
+        inner: usize,
+        at: usize,
+    ) -> V::I {
+        let low = v.load(&block.vectors[outer * 16 + inner % 2 * 8 + at]);
+        let high = v.load(&block.vectors[32 + outer * 8 + at]);
+        v.or(nibbles(v, low, inner / 2), moved(v, high, 2 * inner, 0x30))
     }
 }
 
@@ -208,6 +233,7 @@ impl Quants256 for Q2K {
     const BYTES: usize = 84 * ROWS;
     const PART: usize = 4;
     const LIMIT: usize = 4;
+    const INNER: usize = 4;
     type Block<'a> = Block<'a, 2, 20>;
 
     #[inline(always)]
@@ -232,8 +258,14 @@ impl Quants256 for Q2K {
     }
 
     #[inline(always)]
-    fn vector<V: Simd>(v: V, block: Self::Block<'_>, run: usize, at: usize) -> V::I {
-        bit_pairs(v, v.load(&block.vectors[4 + run / 4 * 8 + at]), run % 4)
+    fn vector<V: Simd>(
+        v: V,
+        block: Self::Block<'_>,
+        outer: usize,
+        inner: usize,
+        at: usize,
+    ) -> V::I {
+        bit_pairs(v, v.load(&block.vectors[4 + outer * 8 + at]), inner)
     }
 }
 
@@ -243,6 +275,7 @@ impl Quants256 for Q3K {
     const BYTES: usize = 110 * ROWS;
     const PART: usize = 4;
     const LIMIT: usize = 4;
+    const INNER: usize = 8;
     type Block<'a> = Block<'a, 1, 27>;
 
     #[inline(always)]
@@ -276,9 +309,16 @@ impl Quants256 for Q3K {
     }
 
     #[inline(always)]
-    fn vector<V: Simd>(v: V, block: Self::Block<'_>, run: usize, at: usize) -> V::I {
-        let low = bit_pairs(v, v.load(&block.vectors[8 + run / 4 * 8 + at]), run % 4);
-        v.or(low, moved(v, v.load(&block.vectors[at]), run, 4))
+    fn vector<V: Simd>(
+        v: V,
+        block: Self::Block<'_>,
+        outer: usize,
+        inner: usize,
+        at: usize,
+    ) -> V::I {
+        let low = v.load(&block.vectors[8 + (2 * outer + inner / 4) * 8 + at]);
+        let high = moved(v, v.load(&block.vectors[at]), 8 * outer + inner, 4);
+        v.or(bit_pairs(v, low, inner % 4), high)
     }
 }
 
@@ -289,6 +329,7 @@ impl Quants256 for Iq4Xs {
     const PART: usize = 8;
     const LIMIT: usize = 1;
     const SIGNED: bool = true;
+    const INNER: usize = 1;
     type Block<'a> = Block<'a, 2, 33>;
 
     #[inline(always)]
@@ -344,8 +385,14 @@ impl Quants256 for Iq4Xs {
     }
 
     #[inline(always)]
-    fn vector<V: Simd>(v: V, block: Self::Block<'_>, run: usize, at: usize) -> V::I {
-        let packed = v.load(&block.vectors[1 + run * 4 + at % 4]);
+    fn vector<V: Simd>(
+        v: V,
+        block: Self::Block<'_>,
+        outer: usize,
+        inner: usize,
+        at: usize,
+    ) -> V::I {
+        let packed = v.load(&block.vectors[1 + (outer + inner) * 4 + at % 4]);
         v.signed(v.lookup(&UNEVEN_STEPS, nibbles(v, packed, at / 4)))
     }
 }

@@ -51,13 +51,17 @@ impl Default for Unpacked {
 
 /// Something that has the vectors of 256 columns.
 pub(super) trait Source<V: Simd>: Copy {
-    /// Vector `at` (0 to 7) of the 32 columns `run` (0 to 7).
-    fn vector(self, v: V, run: usize, at: usize) -> V::I;
+    /// Runs of 32 columns that code is made for apart.
+    const INNER: usize;
+    /// Vector `at` (0 to 7) of the 32 columns `outer * INNER + inner`.
+    fn vector(self, v: V, outer: usize, inner: usize, at: usize) -> V::I;
 }
 
 impl<V: Simd> Source<V> for &Vectors {
+    const INNER: usize = 1;
+
     #[inline(always)]
-    fn vector(self, v: V, run: usize, at: usize) -> V::I {
-        v.load(&self.0[run * 8 + at])
+    fn vector(self, v: V, outer: usize, inner: usize, at: usize) -> V::I {
+        v.load(&self.0[(outer + inner) * 8 + at])
     }
 }

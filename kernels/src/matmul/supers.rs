@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::quants256::{Correction, Quants256};
 use super::source::{Side, Source, Vectors};
-use super::{Multiply, Outputs};
+use super::{AHEAD, Multiply, Outputs};
 use crate::activation::{Rows, SUMS_256};
 use crate::arch::{Kernel, LANES, Simd};
 use crate::format::QK_K;
@@ -55,9 +55,11 @@ impl<Q: Quants256> Clone for Direct<'_, Q> {
 impl<Q: Quants256> Copy for Direct<'_, Q> {}
 
 impl<V: Simd, Q: Quants256> Source<V> for Direct<'_, Q> {
+    const INNER: usize = Q::INNER;
+
     #[inline(always)]
-    fn vector(self, v: V, run: usize, at: usize) -> V::I {
-        Q::vector(v, self.0, run, at)
+    fn vector(self, v: V, outer: usize, inner: usize, at: usize) -> V::I {
+        Q::vector(v, self.0, outer, inner, at)
     }
 }
 
@@ -89,18 +91,49 @@ impl<Q: Quants256> Supers<'_, Q> {
             let block = Q::block(bytes);
             Q::side(v, block, &mut unpacked.side);
             let work = Tiles { input: self.work.input, tokens: tokens.clone(), group };
+            for line in 0..Q::BYTES.div_ceil(64) {
+                v.prefetch(bytes, AHEAD + line * 64);
+            }
             if tokens.len() <= DIRECT_MAX {
                 work.run::<V, Q, _>(v, Direct::<Q>(block), &unpacked.side, totals);
             } else {
-                for run in 0..8 {
-                    for at in 0..8 {
-                        let vector = Q::vector(v, block, run, at);
-                        v.store(&mut unpacked.vectors.0[run * 8 + at], vector);
-                    }
-                }
+                unpack::<V, Q>(v, block, &mut unpacked.vectors);
                 work.run::<V, Q, &Vectors>(v, &unpacked.vectors, &unpacked.side, totals);
             }
         }
+    }
+}
+
+/// The code for each of the runs within `INNER`, which is a constant, with its number.
+macro_rules! each_run {
+    ($inner:expr, $run:ident => $code:block) => {
+        each_run!(@ 0, $inner, $run, $code);
+        each_run!(@ 1, $inner, $run, $code);
+        each_run!(@ 2, $inner, $run, $code);
+        each_run!(@ 3, $inner, $run, $code);
+        each_run!(@ 4, $inner, $run, $code);
+        each_run!(@ 5, $inner, $run, $code);
+        each_run!(@ 6, $inner, $run, $code);
+        each_run!(@ 7, $inner, $run, $code);
+    };
+    (@ $number:literal, $inner:expr, $run:ident, $code:block) => {
+        if $number < $inner {
+            let $run = $number;
+            $code
+        }
+    };
+}
+
+/// Unpacks a super-block.
+#[inline(always)]
+fn unpack<V: Simd, Q: Quants256>(v: V, block: Q::Block<'_>, to: &mut Vectors) {
+    for outer in 0..8 / Q::INNER {
+        each_run!(Q::INNER, inner => {
+            let to = &mut to.0[(outer * Q::INNER + inner) * 8..][..8];
+            for (at, to) in to.iter_mut().enumerate() {
+                v.store(to, Q::vector(v, block, outer, inner, at));
+            }
+        });
     }
 }
 
@@ -163,22 +196,11 @@ fn tile<V: Simd, Q: Quants256, S: Source<V>, const N: usize>(
     groups: &[Group<'_>; N],
     totals: &mut [Outputs; N],
 ) {
-    let limit = if V::WIDE || Q::SIGNED { Q::PART } else { Q::LIMIT };
     let mut integers = [v.splat4([0; 4]); N];
-    for run in 0..8 {
-        let mut at = 0;
-        while at < 8 {
-            let sums = products::<V, Q, S, N>(v, source, groups, run, at..at + limit);
-            let scale = v.load(&side.scales[(run * 8 + at) / Q::PART]);
-            for n in 0..N {
-                integers[n] = if Q::SIGNED {
-                    v.scale_add_32(integers[n], sums[n], scale)
-                } else {
-                    v.scale_add(integers[n], sums[n], scale)
-                };
-            }
-            at += limit;
-        }
+    for outer in 0..8 / S::INNER {
+        each_run!(S::INNER, inner => {
+            run::<V, Q, S, N>(v, source, outer, inner, side, groups, &mut integers);
+        });
     }
     let scale = v.load_f32(&side.scale);
     for n in 0..N {
@@ -199,33 +221,44 @@ fn tile<V: Simd, Q: Quants256, S: Source<V>, const N: usize>(
     }
 }
 
-/// Sums of the products of some vectors of a run.
+/// Adds the scaled products of one run of 32 columns.
 #[inline(always)]
-fn products<V: Simd, Q: Quants256, S: Source<V>, const N: usize>(
+fn run<V: Simd, Q: Quants256, S: Source<V>, const N: usize>(
     v: V,
     source: S,
+    outer: usize,
+    inner: usize,
+    side: &Side,
     groups: &[Group<'_>; N],
-    run: usize,
-    vectors: Range<usize>,
-) -> [V::I; N] {
+    integers: &mut [V::I; N],
+) {
+    let limit = if V::WIDE || Q::SIGNED { Q::PART } else { Q::LIMIT };
+    let run = outer * S::INNER + inner;
     let mut sums = [v.splat4([0; 4]); N];
-    let first = vectors.start;
-    for at in vectors {
-        let weights = source.vector(v, run, at);
+    for at in 0..8 {
+        let weights = source.vector(v, outer, inner, at);
         for n in 0..N {
             let column = run * 32 + at * 4;
             let values = groups[n].values[column..].first_chunk().expect("columns of the group");
             let values = v.splat_i8(values);
-            sums[n] = if Q::SIGNED {
-                v.add_signed_products(sums[n], weights, values)
-            } else if at == first {
-                v.products(weights, values)
-            } else {
-                v.add_products(sums[n], weights, values)
+            sums[n] = match (Q::SIGNED, at % limit == 0) {
+                (true, true) => v.add_signed_products(v.splat4([0; 4]), weights, values),
+                (true, false) => v.add_signed_products(sums[n], weights, values),
+                (false, true) => v.products(weights, values),
+                (false, false) => v.add_products(sums[n], weights, values),
             };
         }
+        if at % limit == limit - 1 {
+            let scale = v.load(&side.scales[(run * 8 + at) / Q::PART]);
+            for n in 0..N {
+                integers[n] = if Q::SIGNED {
+                    v.scale_add_32(integers[n], sums[n], scale)
+                } else {
+                    v.scale_add(integers[n], sums[n], scale)
+                };
+            }
+        }
     }
-    sums
 }
 
 /// The sum of the products of the parts' numbers and the sums of activations.
