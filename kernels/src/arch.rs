@@ -11,6 +11,10 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx_vnni;
 pub mod pool;
 mod scalar;
 pub mod shared;
@@ -50,7 +54,7 @@ pub trait Integers: Copy + Send + Sync + 'static {
     /// What [`Integers::signed`] adds to weights; sums of their products are too large by this
     /// times the sum of the activations.
     const SIGNED_OFFSET: i32;
-    /// Tokens that a register tile of 16 rows should have.
+    /// Tokens that a register tile of 16 rows should have: 1, 3 or 12.
     const TILE: usize;
 
     /// 64 bytes from memory.
@@ -181,11 +185,15 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// The same with AVX-VNNI.
+    AvxVnni,
+    /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
+    Avx512,
 }
 
 impl Isa {
     /// Every one of them.
-    pub const ALL: [Isa; 2] = [Isa::Scalar, Isa::Avx2];
+    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512];
 
     /// The fastest one that this processor can execute.
     pub fn best() -> Isa {
@@ -198,8 +206,12 @@ impl Isa {
             Isa::Scalar => true,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::Avx2::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => avx_vnni::AvxVnni::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::Avx512::detect().is_some(),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 => false,
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => false,
         }
     }
 
@@ -208,6 +220,8 @@ impl Isa {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avxvnni",
+            Isa::Avx512 => "avx512",
         }
     }
 
@@ -220,10 +234,23 @@ impl Isa {
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
-        if self == Isa::Avx2
-            && let Some(simd) = avx2::Avx2::detect()
-        {
-            return simd.vectorize(kernel);
+        match self {
+            Isa::Scalar => {}
+            Isa::Avx2 => {
+                if let Some(simd) = avx2::Avx2::detect() {
+                    return simd.vectorize(kernel);
+                }
+            }
+            Isa::AvxVnni => {
+                if let Some(simd) = avx_vnni::AvxVnni::detect() {
+                    return simd.vectorize(kernel);
+                }
+            }
+            Isa::Avx512 => {
+                if let Some(simd) = avx512::Avx512::detect() {
+                    return simd.vectorize(kernel);
+                }
+            }
         }
         scalar::Scalar.vectorize(kernel)
     }

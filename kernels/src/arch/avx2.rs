@@ -9,6 +9,8 @@ mod convert;
 mod float;
 mod integer;
 
+pub(super) use integer::Pair;
+
 /// The proof that the processor has AVX2, FMA and F16C.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Avx2(());

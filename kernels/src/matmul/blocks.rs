@@ -49,12 +49,16 @@ impl<'a> Group<'a> {
 
 /// Something that has the vectors of up to eight blocks.
 trait Source<V: Simd>: Copy {
+    /// Whether it unpacks on the fly, which is for few tokens.
+    const DIRECT: bool;
     fn scale(self, v: V, block: usize) -> V::F;
     fn minimum(self, v: V, block: usize) -> V::F;
     fn vector(self, v: V, block: usize, at: usize) -> V::I;
 }
 
 impl<V: Simd> Source<V> for &Unpacked {
+    const DIRECT: bool = false;
+
     #[inline(always)]
     fn scale(self, v: V, block: usize) -> V::F {
         v.load_f32(&self.scales[block])
@@ -91,6 +95,8 @@ impl<'a, Q: Quants32> Direct<'a, Q> {
 }
 
 impl<V: Simd, Q: Quants32> Source<V> for Direct<'_, Q> {
+    const DIRECT: bool = true;
+
     #[inline(always)]
     fn scale(self, v: V, block: usize) -> V::F {
         Q::scale(v, self.block(block))
@@ -181,14 +187,14 @@ impl Tiles<'_> {
         source: S,
         mut totals: &mut [Outputs],
     ) {
-        if V::TILE >= 12 {
+        if V::TILE >= 12 && !S::DIRECT {
             totals = self.tiles::<V, Q, S, 12>(v, source, totals);
-        }
-        if V::TILE >= 6 {
             totals = self.tiles::<V, Q, S, 6>(v, source, totals);
         }
-        totals = self.tiles::<V, Q, S, 3>(v, source, totals);
-        totals = self.tiles::<V, Q, S, 2>(v, source, totals);
+        if V::TILE >= 3 {
+            totals = self.tiles::<V, Q, S, 3>(v, source, totals);
+            totals = self.tiles::<V, Q, S, 2>(v, source, totals);
+        }
         self.tiles::<V, Q, S, 1>(v, source, totals);
     }
 

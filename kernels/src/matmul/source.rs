@@ -51,6 +51,8 @@ impl Default for Unpacked {
 
 /// Something that has the vectors of 256 columns.
 pub(super) trait Source<V: Simd>: Copy {
+    /// Whether it unpacks on the fly, which is for few tokens.
+    const DIRECT: bool;
     /// Runs of 32 columns that code is made for apart.
     const INNER: usize;
     /// Vector `at` (0 to 7) of the 32 columns `outer * INNER + inner`.
@@ -58,6 +60,7 @@ pub(super) trait Source<V: Simd>: Copy {
 }
 
 impl<V: Simd> Source<V> for &Vectors {
+    const DIRECT: bool = false;
     const INNER: usize = 1;
 
     #[inline(always)]

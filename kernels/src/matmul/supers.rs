@@ -55,6 +55,7 @@ impl<Q: Quants256> Clone for Direct<'_, Q> {
 impl<Q: Quants256> Copy for Direct<'_, Q> {}
 
 impl<V: Simd, Q: Quants256> Source<V> for Direct<'_, Q> {
+    const DIRECT: bool = true;
     const INNER: usize = Q::INNER;
 
     #[inline(always)]
@@ -154,14 +155,14 @@ impl Tiles<'_> {
         side: &Side,
         mut totals: &mut [Outputs],
     ) {
-        if V::TILE >= 12 {
+        if V::TILE >= 12 && !S::DIRECT {
             totals = self.tiles::<V, Q, S, 12>(v, source, side, totals);
-        }
-        if V::TILE >= 6 {
             totals = self.tiles::<V, Q, S, 6>(v, source, side, totals);
         }
-        totals = self.tiles::<V, Q, S, 3>(v, source, side, totals);
-        totals = self.tiles::<V, Q, S, 2>(v, source, side, totals);
+        if V::TILE >= 3 {
+            totals = self.tiles::<V, Q, S, 3>(v, source, side, totals);
+            totals = self.tiles::<V, Q, S, 2>(v, source, side, totals);
+        }
         self.tiles::<V, Q, S, 1>(v, source, side, totals);
     }
 

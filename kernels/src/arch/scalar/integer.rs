@@ -55,7 +55,7 @@ impl Integers for Scalar {
     type I = Bytes;
     const WIDE: bool = true;
     const SIGNED_OFFSET: i32 = 0;
-    const TILE: usize = 3;
+    const TILE: usize = 1;
 
     #[inline(always)]
     fn load(self, from: &Bytes) -> Bytes {
