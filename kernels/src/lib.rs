@@ -18,6 +18,7 @@ pub mod format;
 pub mod gate;
 pub mod kv;
 pub mod matmul;
+pub mod measure;
 pub mod norm;
 pub mod panel;
 pub mod quantize;
