@@ -4,7 +4,7 @@
 use std::array::from_fn;
 use std::ops::Range;
 
-use super::product::{ROWS, Stored, is_wide, product};
+use super::product::{Matrix, ROWS, Stored, is_wide, product};
 use super::{Attend, LIMIT, SPAN_TOKENS};
 use crate::arch::{Kernel, LANES, Simd};
 use crate::exponential::{exp2, tanh};
@@ -38,7 +38,7 @@ pub(super) struct Rows {
     values: Vec<[f32; LANES]>,
     /// Scores of a block, then their weights.
     scores: Vec<[f32; BLOCK_TOKENS]>,
-    /// Keys, then values, of a block as `f32`.
+    /// Keys, then values (and scales) of a block as `f32`.
     converted: Vec<[f32; LANES]>,
 }
 
@@ -69,7 +69,8 @@ impl Rows {
         refill(&mut self.sums, rows, [0.0; LANES]);
         refill(&mut self.values, rows * columns, [0.0; LANES]);
         self.scores.resize(rows, [0.0; BLOCK_TOKENS]);
-        let vectors = (layout.key_length * SCORES).max(BLOCK_TOKENS * columns);
+        let scales = SCORES * layout.value_length.div_ceil(SCALED);
+        let vectors = (layout.key_length * SCORES).max(BLOCK_TOKENS * columns + scales);
         self.converted.resize(vectors, [0.0; LANES]);
     }
 
@@ -99,11 +100,12 @@ impl Rows {
 
     /// The scores of rows, `queries * keys`.
     #[inline(always)]
-    fn score<'a, V: Simd, T>(&mut self, simd: V, rows: Range<usize>, length: usize, keys: &'a [T])
+    fn score<'a, V: Simd, T>(&mut self, simd: V, rows: Range<usize>, keys: Matrix<'a, T>)
     where
         &'a T: Stored,
     {
         let Rows { queries, scores, .. } = self;
+        let length = keys.vectors.len() / SCORES;
         for first in rows.clone().step_by(ROWS) {
             let queries = &queries[first * length..];
             let scores = &mut scores[first..];
@@ -164,26 +166,21 @@ impl Rows {
 
     /// Adds the weighted values of a block.
     #[inline(always)]
-    fn add_values<'a, V: Simd, T>(
-        &mut self,
-        simd: V,
-        rows: Range<usize>,
-        columns: usize,
-        block: &'a [T],
-    ) where
+    fn add_values<'a, V: Simd, T>(&mut self, simd: V, rows: Range<usize>, block: Matrix<'a, T>)
+    where
         &'a T: Stored,
     {
         let Rows { scores, decay, values, .. } = self;
         for first in rows.clone().step_by(ROWS) {
             let (weights, decay) = (&scores[first..], &decay.as_flattened()[first..]);
-            let values = &mut values[first * columns..];
+            let values = &mut values[first * block.stride..];
             match rows.end - first {
-                1 => value_rows::<V, T, 1>(simd, weights, decay, columns, block, values),
-                2 => value_rows::<V, T, 2>(simd, weights, decay, columns, block, values),
-                3 => value_rows::<V, T, 3>(simd, weights, decay, columns, block, values),
-                4 => value_rows::<V, T, 4>(simd, weights, decay, columns, block, values),
-                5 => value_rows::<V, T, 5>(simd, weights, decay, columns, block, values),
-                _ => value_rows::<V, T, ROWS>(simd, weights, decay, columns, block, values),
+                1 => value_rows::<V, T, 1>(simd, weights, decay, block, values),
+                2 => value_rows::<V, T, 2>(simd, weights, decay, block, values),
+                3 => value_rows::<V, T, 3>(simd, weights, decay, block, values),
+                4 => value_rows::<V, T, 4>(simd, weights, decay, block, values),
+                5 => value_rows::<V, T, 5>(simd, weights, decay, block, values),
+                _ => value_rows::<V, T, ROWS>(simd, weights, decay, block, values),
             }
         }
     }
@@ -226,7 +223,7 @@ fn score_rows<'a, V: Simd, T, const R: usize>(
     simd: V,
     queries: &[f32],
     length: usize,
-    keys: &'a [T],
+    keys: Matrix<'a, T>,
     scores: &mut [[f32; BLOCK_TOKENS]],
 ) where
     &'a T: Stored,
@@ -235,7 +232,7 @@ fn score_rows<'a, V: Simd, T, const R: usize>(
     let (scores, _) = scores.as_chunks_mut::<R>();
     let scores = &mut scores[0];
     if is_wide::<V>(R) {
-        let sums = product(simd, left(), keys, SCORES, 0, [[simd.splat_f32(0.0); SCORES]; R]);
+        let sums = product(simd, left(), keys, 0, [[simd.splat_f32(0.0); SCORES]; R]);
         for (scores, sums) in scores.iter_mut().zip(sums) {
             for (vector, sum) in scores.as_chunks_mut().0.iter_mut().zip(sums) {
                 simd.store_f32(vector, sum);
@@ -244,7 +241,7 @@ fn score_rows<'a, V: Simd, T, const R: usize>(
         return;
     }
     for column in 0..SCORES {
-        let sums = product(simd, left(), keys, SCORES, column, [[simd.splat_f32(0.0)]; R]);
+        let sums = product(simd, left(), keys, column, [[simd.splat_f32(0.0)]; R]);
         for (scores, [sum]) in scores.iter_mut().zip(sums) {
             simd.store_f32(&mut scores.as_chunks_mut().0[column], sum);
         }
@@ -256,22 +253,21 @@ fn value_rows<'a, V: Simd, T, const R: usize>(
     simd: V,
     weights: &[[f32; BLOCK_TOKENS]],
     decay: &[f32],
-    columns: usize,
-    block: &'a [T],
+    block: Matrix<'a, T>,
     values: &mut [[f32; LANES]],
 ) where
     &'a T: Stored,
 {
     let (weights, decay) = (&weights.as_chunks::<R>().0[0], &decay.as_chunks::<R>().0[0]);
-    let mut column = 0;
+    let (columns, mut column) = (block.stride, 0);
     if is_wide::<V>(R) {
         while column + 2 <= columns {
-            value_columns::<V, T, R, 2>(simd, weights, decay, columns, column, block, values);
+            value_columns::<V, T, R, 2>(simd, weights, decay, column, block, values);
             column += 2;
         }
     }
     for column in column..columns {
-        value_columns::<V, T, R, 1>(simd, weights, decay, columns, column, block, values);
+        value_columns::<V, T, R, 1>(simd, weights, decay, column, block, values);
     }
 }
 
@@ -280,13 +276,13 @@ fn value_columns<'a, V: Simd, T, const R: usize, const C: usize>(
     simd: V,
     weights: &[[f32; BLOCK_TOKENS]; R],
     decay: &[f32; R],
-    columns: usize,
     column: usize,
-    block: &'a [T],
+    block: Matrix<'a, T>,
     values: &mut [[f32; LANES]],
 ) where
     &'a T: Stored,
 {
+    let columns = block.stride;
     let mut sums = [[simd.splat_f32(0.0); C]; R];
     for row in 0..R {
         let decay = simd.splat_f32(decay[row]);
@@ -296,7 +292,7 @@ fn value_columns<'a, V: Simd, T, const R: usize, const C: usize>(
         }
     }
     let left = (0..BLOCK_TOKENS).map(|token| from_fn(|row| &weights[row][token]));
-    let sums = product(simd, left, block, columns, column, sums);
+    let sums = product(simd, left, block, column, sums);
     for row in 0..R {
         for at in 0..C {
             simd.store_f32(&mut values[row * columns + column + at], sums[row][at]);
@@ -304,41 +300,61 @@ fn value_columns<'a, V: Simd, T, const R: usize, const C: usize>(
     }
 }
 
-/// Converts half-precision numbers.
+/// Converts half-precision numbers. What lies `ahead` bytes further will be wanted soon.
 #[inline(always)]
-fn convert_halves<V: Simd>(simd: V, from: &[u8], to: &mut [[f32; LANES]]) {
+fn convert_halves<V: Simd>(simd: V, from: &[u8], ahead: usize, to: &mut [[f32; LANES]]) {
     for (to, from) in to.iter_mut().zip(from.as_chunks().0) {
+        simd.prefetch(from, ahead);
         simd.store_f32(to, simd.load_f16(from));
     }
 }
 
 /// Converts keys of [`KvType::Q8_0`]. The products are exact: 8 bits times 11.
 #[inline(always)]
-fn convert_q8_keys<V: Simd>(simd: V, layout: Layout, from: &[u8], to: &mut [[f32; LANES]]) {
+fn convert_q8_keys<V: Simd>(
+    simd: V,
+    layout: Layout,
+    from: &[u8],
+    ahead: usize,
+    to: &mut [[f32; LANES]],
+) {
     let (scales, quants) = from.split_at(layout.key_scales());
     let scales = scales.as_chunks::<{ 2 * LANES }>().0.chunks_exact(SCORES);
-    let quants = quants.as_chunks::<LANES>().0.chunks(SCALED * SCORES);
-    for (scales, (quants, to)) in scales.zip(quants.zip(to.chunks_mut(SCALED * SCORES))) {
+    let quants = quants.as_chunks::<LANES>().0.as_chunks::<SCORES>().0.chunks(SCALED);
+    let to = to.as_chunks_mut::<SCORES>().0.chunks_mut(SCALED);
+    for (scales, (quants, to)) in scales.zip(quants.zip(to)) {
         let scales = [simd.load_f16(&scales[0]), simd.load_f16(&scales[1])];
-        for (at, (quants, to)) in quants.iter().zip(to).enumerate() {
-            let scale = scales[at % SCORES];
-            simd.store_f32(to, simd.mul_f32(simd.load_i8(quants), scale));
+        for (quants, to) in quants.iter().zip(to) {
+            simd.prefetch(&quants[0], ahead);
+            simd.store_f32(&mut to[0], simd.mul_f32(simd.load_i8(&quants[0]), scales[0]));
+            simd.store_f32(&mut to[1], simd.mul_f32(simd.load_i8(&quants[1]), scales[1]));
         }
     }
 }
 
-/// Converts values of [`KvType::Q8_0`].
+/// Converts values of [`KvType::Q8_0`], and behind them their scales.
 #[inline(always)]
-fn convert_q8_values<V: Simd>(simd: V, layout: Layout, from: &[u8], to: &mut [[f32; LANES]]) {
+fn convert_q8_values<V: Simd>(
+    simd: V,
+    layout: Layout,
+    from: &[u8],
+    ahead: usize,
+    to: &mut [[f32; LANES]],
+) {
     let columns = layout.padded_value() / LANES;
-    let (scales, quants) = from.split_at(BLOCK_TOKENS * layout.value_scales());
-    let scales = scales.chunks_exact(layout.value_scales());
+    let (from_scales, quants) = from.split_at(BLOCK_TOKENS * layout.value_scales());
+    let (to, scales) = to.split_at_mut(BLOCK_TOKENS * columns);
+    convert_halves(simd, from_scales, ahead, scales);
+    let scales = scales.as_flattened().chunks_exact(layout.value_length.div_ceil(SCALED));
     let quants = quants.as_chunks::<LANES>().0.chunks_exact(columns);
     for (scales, (quants, to)) in scales.zip(quants.zip(to.chunks_exact_mut(columns))) {
-        for (at, (quants, to)) in quants.iter().zip(to).enumerate() {
-            let half = scales.as_chunks::<2>().0[at * LANES / SCALED];
-            let scale = simd.splat_f32(half::f16::from_le_bytes(half).to_f32());
-            simd.store_f32(to, simd.mul_f32(simd.load_i8(quants), scale));
+        let (quants, to) = (quants.chunks(SCALED / LANES), to.chunks_mut(SCALED / LANES));
+        for (scale, (quants, to)) in scales.iter().zip(quants.zip(to)) {
+            let scale = simd.splat_f32(*scale);
+            simd.prefetch(&quants[0], ahead);
+            for (quants, to) in quants.iter().zip(to) {
+                simd.store_f32(to, simd.mul_f32(simd.load_i8(quants), scale));
+            }
         }
     }
 }
@@ -372,28 +388,34 @@ impl Kernel for Span<'_, '_> {
         let (length, columns) = (shape.key_length, layout.padded_value() / LANES);
         rows.restart(layout);
         let mut converted = std::mem::take(&mut rows.converted);
-        for block in blocks {
+        for block in blocks.clone() {
             let tile = tiles(block);
             assert_eq!(tile.len(), layout.bytes(), "a tile is as long as its keys and values");
+            let next = if block + 1 < blocks.end { tiles(block + 1) } else { tile };
+            let ahead = next.as_ptr().addr().wrapping_sub(tile.as_ptr().addr());
             let (keys, values) = tile.split_at(layout.keys());
             let seeing = rows.that_see(shape, block);
             if shape.kv_type == KvType::F16 && seeing.len() <= DIRECT_ROWS {
-                rows.score(simd, seeing.clone(), length, keys.as_chunks::<{ 2 * LANES }>().0);
+                let vectors = keys.as_chunks::<{ 2 * LANES }>().0;
+                rows.score(simd, seeing.clone(), Matrix { vectors, stride: SCORES, ahead });
                 rows.weigh(simd, shape, seeing.clone(), block);
-                rows.add_values(simd, seeing, columns, values.as_chunks::<{ 2 * LANES }>().0);
+                let vectors = values.as_chunks::<{ 2 * LANES }>().0;
+                rows.add_values(simd, seeing, Matrix { vectors, stride: columns, ahead });
                 continue;
             }
             match shape.kv_type {
-                KvType::F16 => convert_halves(simd, keys, &mut converted),
-                KvType::Q8_0 => convert_q8_keys(simd, layout, keys, &mut converted),
+                KvType::F16 => convert_halves(simd, keys, ahead, &mut converted),
+                KvType::Q8_0 => convert_q8_keys(simd, layout, keys, ahead, &mut converted),
             }
-            rows.score(simd, seeing.clone(), length, &converted);
+            let vectors = &converted[..length * SCORES];
+            rows.score(simd, seeing.clone(), Matrix { vectors, stride: SCORES, ahead: 0 });
             rows.weigh(simd, shape, seeing.clone(), block);
             match shape.kv_type {
-                KvType::F16 => convert_halves(simd, values, &mut converted),
-                KvType::Q8_0 => convert_q8_values(simd, layout, values, &mut converted),
+                KvType::F16 => convert_halves(simd, values, ahead, &mut converted),
+                KvType::Q8_0 => convert_q8_values(simd, layout, values, ahead, &mut converted),
             }
-            rows.add_values(simd, seeing, columns, &converted);
+            let vectors = &converted[..BLOCK_TOKENS * columns];
+            rows.add_values(simd, seeing, Matrix { vectors, stride: columns, ahead: 0 });
         }
         rows.converted = converted;
         rows.finish(simd, columns, partial);
