@@ -1,6 +1,9 @@
 //! Writes GGUF files for tests: any header, and tiny models that really run.
 
 use dsk_kernels::format::Format;
+use families::TINY;
+
+pub mod families;
 
 /// A GGUF file in the making. Nothing is checked: tests write broken files too.
 #[derive(Debug, Clone, Default)]
@@ -216,26 +219,6 @@ pub fn tiny_tokenizer(writer: Writer, pre: &str) -> Writer {
         .str("tokenizer.chat_template", TEMPLATE)
 }
 
-/// The sizes of a tiny model.
-#[derive(Debug, Clone, Copy)]
-struct Sizes {
-    embedding: u64,
-    heads: u64,
-    heads_kv: u64,
-    feed_forward: u64,
-    blocks: u32,
-    vocabulary: u64,
-}
-
-const TINY: Sizes = Sizes {
-    embedding: 64,
-    heads: 4,
-    heads_kv: 2,
-    feed_forward: 128,
-    blocks: 2,
-    vocabulary: 256 + (MERGES.len() + MARKS.len()) as u64,
-};
-
 /// Tokens of context of a tiny model.
 pub const TINY_CONTEXT: u32 = 512;
 
@@ -247,61 +230,7 @@ pub fn tiny_model(architecture: &str, seed: u64) -> Vec<u8> {
 
 /// Like [`tiny_model`], still open for more keys and tensors.
 pub fn tiny_writer(architecture: &str, seed: u64) -> Writer {
-    let key = |name: &str| format!("{architecture}.{name}");
-    let pre = if architecture == "llama" { "smollm" } else { "qwen2" };
-    let writer = Writer::new()
-        .str("general.architecture", architecture)
-        .str("general.type", "model")
-        .str("general.name", "Tiny Test")
-        .str("general.basename", "Tiny")
-        .u32("general.file_type", 0)
-        .u32(&key("block_count"), TINY.blocks)
-        .u32(&key("context_length"), TINY_CONTEXT)
-        .u32(&key("embedding_length"), TINY.embedding as u32)
-        .u32(&key("feed_forward_length"), TINY.feed_forward as u32)
-        .u32(&key("attention.head_count"), TINY.heads as u32)
-        .u32(&key("attention.head_count_kv"), TINY.heads_kv as u32)
-        .u32(&key("rope.dimension_count"), (TINY.embedding / TINY.heads) as u32)
-        .f32(&key("rope.freq_base"), 10_000.0)
-        .f32(&key("attention.layer_norm_rms_epsilon"), 1e-5);
-    tiny_tensors(tiny_tokenizer(writer, pre), architecture == "qwen2", seed)
-}
-
-fn tiny_tensors(mut writer: Writer, biases: bool, seed: u64) -> Writer {
-    let mut random = Random::new(seed);
-    let mut add = |name: &str, shape: &[u64]| {
-        let count = shape.iter().product();
-        // Norms are around one; matrices keep the size of what passes through them.
-        let data = match name.ends_with("norm.weight") {
-            true => random.weights(count, 1.0, 0.1),
-            false => random.weights(count, 0.0, (3.0 / shape[0] as f32).sqrt()),
-        };
-        let taken = std::mem::take(&mut writer);
-        writer = taken.tensor(name, shape, Format::F32.ggml_id(), data);
-    };
-    let Sizes { embedding, feed_forward, vocabulary, .. } = TINY;
-    let keys = embedding / TINY.heads * TINY.heads_kv;
-    add("token_embd.weight", &[embedding, vocabulary]);
-    add("output_norm.weight", &[embedding]);
-    add("output.weight", &[embedding, vocabulary]);
-    for block in 0..TINY.blocks {
-        let mut layer = |name: &str, shape: &[u64]| add(&format!("blk.{block}.{name}"), shape);
-        layer("attn_norm.weight", &[embedding]);
-        layer("attn_q.weight", &[embedding, embedding]);
-        layer("attn_k.weight", &[embedding, keys]);
-        layer("attn_v.weight", &[embedding, keys]);
-        layer("attn_output.weight", &[embedding, embedding]);
-        layer("ffn_norm.weight", &[embedding]);
-        layer("ffn_gate.weight", &[embedding, feed_forward]);
-        layer("ffn_up.weight", &[embedding, feed_forward]);
-        layer("ffn_down.weight", &[feed_forward, embedding]);
-        if biases {
-            layer("attn_q.bias", &[embedding]);
-            layer("attn_k.bias", &[keys]);
-            layer("attn_v.bias", &[keys]);
-        }
-    }
-    writer
+    TINY.with_biases(architecture == "qwen2").writer(architecture, seed)
 }
 
 /// The files that fuzzing starts from: small valid ones that between them use every part of the
