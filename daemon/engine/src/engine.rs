@@ -13,8 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::conversation::Request;
 use crate::event::{Event, Failure, FailureKind};
-use crate::executor::candle::{CandleExecutor, Precision};
-use crate::executor::{Bytes, Executor, ExecutorError};
+use crate::executor::{self, Bytes, Executor, ExecutorError, ExecutorKind};
 use crate::model::{Model, ModelError};
 use crate::prompt::Prompter;
 
@@ -38,9 +37,27 @@ pub struct LoadOptions {
     pub context_length: Option<u32>,
     /// A template that takes the place of the one in the file.
     pub template: Option<String>,
-    /// Threads for arithmetic. This executor's pool is made once for the whole process from
-    /// `RAYON_NUM_THREADS`, so whoever starts the process sets it; another number is only logged.
+    /// Threads for arithmetic; `None` takes as many as there are cores that this process may use.
     pub threads: Option<usize>,
+    /// Requests that are answered at once, each with a context of its own; `None` takes one.
+    pub sequences: Option<usize>,
+    /// How keys and values are kept.
+    pub kv: KvFormat,
+    /// The instruction set, by its name; `None` takes the fastest that the processor has.
+    pub isa: Option<String>,
+    /// Which code runs the arithmetic.
+    pub executor: ExecutorKind,
+}
+
+/// How the keys and values of a context are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KvFormat {
+    /// Half precision.
+    #[default]
+    F16,
+    /// 8-bit blocks: half the memory, and very little accuracy lost.
+    Q8_0,
 }
 
 /// Where the template of a loaded model came from.
@@ -98,6 +115,14 @@ pub enum LoadError {
         /// Tokens that are the least.
         least: u32,
     },
+    /// [`LoadOptions::isa`] is not there.
+    #[error("this processor cannot run instruction set {asked:?}; it has {available}")]
+    InstructionSet {
+        /// The name asked for.
+        asked: String,
+        /// The names that can be asked for.
+        available: String,
+    },
     /// The system gave no thread.
     #[error("cannot start the engine's thread: {0}")]
     Thread(#[source] std::io::Error),
@@ -141,8 +166,8 @@ impl Engine {
         progress(0.0);
         let model = Arc::new(Model::open(path)?);
         let prompter = Prompter::new(Arc::clone(&model), options.template.as_deref())?;
-        let executor = CandleExecutor::load(&model, options, Precision::Packed, progress)?;
-        let engine = Engine::start(prompter, Box::new(executor))?;
+        let executor = executor::open(&model, options, progress)?;
+        let engine = Engine::start(prompter, executor)?;
         progress(1.0);
         Ok(engine)
     }

@@ -8,7 +8,13 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::{LoadError, LoadOptions};
+use crate::model::Model;
+use candle::{CandleExecutor, Precision};
+use cpu::CpuExecutor;
+
 pub(crate) mod candle;
+pub(crate) mod cpu;
 
 /// One sequence of an executor, below [`Executor::sequences`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,6 +111,12 @@ pub enum ExecutorError {
     /// A model it has no code for.
     #[error("this executor cannot run the model: {0}")]
     Unsupported(String),
+    /// Weights that are missing, damaged or in a form it cannot use.
+    #[error("the model's weights cannot be used: {0}")]
+    Weights(String),
+    /// More memory than there is.
+    #[error("not enough memory: {0}")]
+    Memory(String),
     /// A batch in a form it cannot do.
     #[error("this executor cannot run the batch: {0}")]
     Batch(String),
@@ -136,4 +148,29 @@ pub trait Executor: Send {
     fn release(&mut self, sequence: SequenceId);
     /// What it takes in memory.
     fn bytes(&self) -> Bytes;
+}
+
+/// Which code runs a model's arithmetic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExecutorKind {
+    /// Our own kernels on the CPU.
+    #[default]
+    Cpu,
+    /// The candle library: one sequence, some families; to compare with.
+    Candle,
+}
+
+/// Loads a model into the executor that the options name. `progress` hears fractions from 0 to 1.
+pub fn open(
+    model: &Model,
+    options: &LoadOptions,
+    progress: &mut dyn FnMut(f32),
+) -> Result<Box<dyn Executor>, LoadError> {
+    Ok(match options.executor {
+        ExecutorKind::Cpu => Box::new(CpuExecutor::load(model, options, progress)?),
+        ExecutorKind::Candle => {
+            Box::new(CandleExecutor::load(model, options, Precision::Packed, progress)?)
+        }
+    })
 }

@@ -291,6 +291,13 @@ impl Gguf {
         }
     }
 
+    /// Like [`Gguf::release`], for a part of the tensor's bytes.
+    pub fn release_rows(&self, tensor: &TensorInfo, part: Range<usize>) {
+        if let (Bytes::Mapped(map), Some(range)) = (&self.bytes, self.file_range(tensor)) {
+            map.release(range.start + part.start..range.end.min(range.start + part.end));
+        }
+    }
+
     fn file_range(&self, tensor: &TensorInfo) -> Option<Range<usize>> {
         let range = tensor.range(self.data_offset)?;
         Some(range.start.try_into().ok()?..range.end.try_into().ok()?)

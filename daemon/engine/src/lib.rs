@@ -8,10 +8,12 @@
 //! What this crate does not do: HTTP, dialects, registries, processes, and the choice of which model
 //! is in memory. It reads one file, which it does not trust, and never writes one.
 //!
-//! Inside, from bytes to text: [`gguf`] reads the file, [`model`] understands it, [`executor`] turns
+//! Inside, from bytes to text: [`gguf`] reads the file, [`model`] understands it by what [`arch`] says of
+//! its family, `plan` lays out the work and the memory, [`executor`] turns
 //! tokens into logits, [`sample`] logits into a token, [`tokenizer`] a token into text, and `prompt`,
 //! `thinking` and `stop` stand between text and the request.
 
+pub mod arch;
 pub mod conversation;
 pub mod engine;
 pub mod event;
@@ -22,6 +24,7 @@ mod golden_tests;
 pub mod mmap;
 pub mod model;
 pub mod options;
+pub mod plan;
 mod prompt;
 pub mod sample;
 mod stop;
@@ -29,7 +32,11 @@ mod thinking;
 pub mod tokenizer;
 
 pub use conversation::{Conversation, Message, Prompt, Request};
-pub use engine::{Engine, LoadError, LoadOptions, Loaded, RequestId, Stats, TemplateOrigin};
+pub use engine::{
+    Engine, KvFormat, LoadError, LoadOptions, Loaded, RequestId, Stats, TemplateOrigin,
+};
 pub use event::{Done, Event, Failure, FailureKind, FinishReason, Usage};
-pub use executor::{Batch, Bytes, Executor, ExecutorError, Logits, SequenceId, SequenceRows};
+pub use executor::{
+    Batch, Bytes, Executor, ExecutorError, ExecutorKind, Logits, SequenceId, SequenceRows,
+};
 pub use options::{OptionError, Options};

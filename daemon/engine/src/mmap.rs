@@ -13,10 +13,10 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::{Deref, Range};
+use std::ops::{Deref, DerefMut, Range};
 use std::path::Path;
 
-use memmap2::{Mmap, MmapOptions, UncheckedAdvice};
+use memmap2::{Advice, Mmap, MmapMut, MmapOptions, UncheckedAdvice};
 
 /// A whole file, mapped read-only.
 #[derive(Debug)]
@@ -56,6 +56,38 @@ impl Deref for Map {
 
     fn deref(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// Memory of our own in whole pages, zero until it is written to, in large pages where the kernel
+/// gives them: weights are read from end to end for every token, and small pages cost a tenth of
+/// the memory's speed.
+#[derive(Debug)]
+pub struct Arena(MmapMut);
+
+impl Arena {
+    /// `bytes` of it; the kernel finds the memory when it is written to.
+    pub fn new(bytes: usize) -> io::Result<Arena> {
+        // A map of nothing is refused by the kernel.
+        let map = MmapMut::map_anon(bytes.max(1))?;
+        if let Err(error) = map.advise(Advice::HugePage) {
+            tracing::debug!(%error, "no large pages for the weights");
+        }
+        Ok(Arena(map))
+    }
+}
+
+impl Deref for Arena {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Arena {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
     }
 }
 

@@ -6,6 +6,7 @@
 //! an error, as the model would then answer, but wrongly.
 
 mod header;
+mod rotary;
 mod summary;
 mod tensors;
 #[cfg(test)]
@@ -13,9 +14,10 @@ mod tests;
 
 use std::path::Path;
 
-pub use header::{Architecture, Header};
+pub use header::{Header, Rotary, Stretch};
 pub use summary::Summary;
 
+use crate::arch;
 use crate::gguf::{Gguf, GgufError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
@@ -29,7 +31,7 @@ pub enum ModelError {
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// A family of models that no executor computes.
-    #[error("architecture {found:?} is not supported; {} are", Architecture::names().join(", "))]
+    #[error("architecture {found:?} is not supported; {} are", arch::names().join(", "))]
     Architecture {
         /// The name in the file.
         found: String,
@@ -79,7 +81,7 @@ pub enum ModelError {
         /// The tensor.
         name: String,
         /// The architecture.
-        architecture: Architecture,
+        architecture: &'static str,
     },
 }
 

@@ -179,8 +179,12 @@ fn describe(error: &LoadError) -> LoadFailure {
         LoadError::Model(error) => model_kind(error),
         LoadError::Template(_) => LoadFailureKind::Template,
         LoadError::Executor(ExecutorError::Unsupported(_)) => LoadFailureKind::Unsupported,
+        LoadError::Executor(ExecutorError::Weights(_)) => LoadFailureKind::Corrupt,
+        LoadError::Executor(ExecutorError::Memory(_)) => LoadFailureKind::OutOfMemory,
         LoadError::Executor(_) | LoadError::Thread(_) => LoadFailureKind::Internal,
-        LoadError::ContextLength { .. } => LoadFailureKind::Options,
+        LoadError::ContextLength { .. } | LoadError::InstructionSet { .. } => {
+            LoadFailureKind::Options
+        }
     };
     LoadFailure { kind, message: error.to_string() }
 }

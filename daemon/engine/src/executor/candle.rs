@@ -1,9 +1,10 @@
-//! The first executor: candle's quantized llama and qwen2, on the CPU, one sequence at a time.
+//! candle's quantized llama and qwen2, on the CPU, one sequence at a time: an executor to compare the
+//! native one with.
 //!
 //! candle never sees the file. Our own reader checked it; candle gets the values of a few metadata
 //! keys, the table of tensors, and the bytes of the tensors it asks for (`candle/source.rs`).
 //!
-//! Limits, which the native executors will not have: keys and values are f32 and grow by copying,
+//! Limits, which the native executor does not have: keys and values are f32 and grow by copying,
 //! rope tables end at 4096 positions in the llama family, and the thread pool is candle's own, one
 //! for the process, sized by `RAYON_NUM_THREADS`.
 

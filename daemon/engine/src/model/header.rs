@@ -1,9 +1,10 @@
 //! Hyper-parameters: read, and checked against each other and against what can be computed.
 
-use std::fmt;
-
-use super::{ModelError, tensors};
+use super::{ModelError, rotary, tensors};
+use crate::arch::{self, Family, ScoreScale, Windowed};
 use crate::gguf::Gguf;
+
+pub use super::rotary::{Rotary, Stretch};
 
 /// Layers of a model; the deepest real ones have about 130.
 const BLOCKS_MAX: u32 = 1024;
@@ -13,50 +14,17 @@ const EMBEDDING_MAX: u32 = 1 << 17;
 const FEED_FORWARD_MAX: u32 = 1 << 20;
 /// Attention heads of a layer.
 const HEADS_MAX: u32 = 4096;
+/// Numbers of a head.
+const HEAD_LENGTH_MAX: u32 = 1024;
 /// Tokens of context that a file may claim.
 const CONTEXT_MAX: u32 = 1 << 24;
-
-/// The families of models that are computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Architecture {
-    /// Llama and Mistral, and models of the same structure.
-    Llama,
-    /// Qwen 2 and 2.5, and the DeepSeek-R1 distillations of them: biases on queries, keys, values.
-    Qwen2,
-}
-
-impl Architecture {
-    const ALL: [Architecture; 2] = [Architecture::Llama, Architecture::Qwen2];
-
-    /// The name in files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Architecture::Llama => "llama",
-            Architecture::Qwen2 => "qwen2",
-        }
-    }
-
-    pub(crate) fn names() -> Vec<&'static str> {
-        Architecture::ALL.iter().map(|architecture| architecture.name()).collect()
-    }
-
-    fn named(name: &str) -> Option<Architecture> {
-        Architecture::ALL.into_iter().find(|architecture| architecture.name() == name)
-    }
-}
-
-impl fmt::Display for Architecture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// The hyper-parameters of a model that can be computed: all in range, consistent with each other
 /// and with every tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Header {
     /// The family.
-    pub architecture: Architecture,
+    pub architecture: &'static Family,
     /// Layers.
     pub block_count: u32,
     /// Tokens of context the model was trained for.
@@ -69,10 +37,20 @@ pub struct Header {
     pub head_count: u32,
     /// Heads of keys and values; a divisor of `head_count`.
     pub head_count_kv: u32,
-    /// Numbers of one head; even.
-    pub head_length: u32,
-    /// The base of the rotary embedding's wavelengths.
-    pub rope_freq_base: f32,
+    /// Numbers of one head's query and key; even.
+    pub key_length: u32,
+    /// Numbers of one head's value; even.
+    pub value_length: u32,
+    /// What the scores of queries and keys are multiplied by.
+    pub score_scale: f32,
+    /// The bound of scores, by a hyperbolic tangent.
+    pub score_cap: Option<f32>,
+    /// The bound of logits, by a hyperbolic tangent.
+    pub logit_cap: Option<f32>,
+    /// Tokens that the layers with a window see, their own included.
+    pub window: Option<u32>,
+    /// The rotary embedding of layers without a window of their own kind.
+    pub rotary: Rotary,
     /// Added to variances before roots are taken.
     pub rms_epsilon: f32,
     /// Tokens: rows of the embedding.
@@ -82,11 +60,20 @@ pub struct Header {
 }
 
 impl Header {
+    /// Whether layer `block` sees only the last [`Header::window`] tokens.
+    pub fn is_windowed(&self, block: u32) -> bool {
+        self.window.is_some()
+            && match self.architecture.windowed {
+                Windowed::All => true,
+                Windowed::AllBut { period, .. } => !(block + 1).is_multiple_of(period),
+            }
+    }
+
     /// Reads and checks hyper-parameters and the table of tensors; the data may be missing.
     pub fn read(gguf: &Gguf) -> Result<Header, ModelError> {
         whole_model(gguf)?;
         let found = gguf.need_str("general.architecture")?;
-        let architecture = Architecture::named(found)
+        let architecture = arch::named(found)
             .ok_or_else(|| ModelError::Architecture { found: found.to_owned() })?;
         let keys = Keys { gguf, architecture };
         keys.refuse_features()?;
@@ -112,21 +99,21 @@ fn whole_model(gguf: &Gguf) -> Result<(), ModelError> {
 }
 
 /// Reads keys below the architecture's name.
-struct Keys<'a> {
-    gguf: &'a Gguf,
-    architecture: Architecture,
+pub(super) struct Keys<'a> {
+    pub(super) gguf: &'a Gguf,
+    pub(super) architecture: &'static Family,
 }
 
 impl Keys<'_> {
-    fn key(&self, name: &str) -> String {
+    pub(super) fn key(&self, name: &str) -> String {
         format!("{}.{name}", self.architecture)
     }
 
-    fn wrong(&self, name: &str, problem: impl Into<String>) -> ModelError {
+    pub(super) fn wrong(&self, name: &str, problem: impl Into<String>) -> ModelError {
         ModelError::HyperParameter { key: self.key(name), problem: problem.into() }
     }
 
-    fn optional(&self, name: &str) -> Result<Option<u32>, ModelError> {
+    pub(super) fn optional(&self, name: &str) -> Result<Option<u32>, ModelError> {
         Ok(self.gguf.get_u32(&self.key(name))?)
     }
 
@@ -140,7 +127,7 @@ impl Keys<'_> {
     }
 
     /// A number that can divide and be divided by.
-    fn positive(&self, name: &str, default: Option<f32>) -> Result<f32, ModelError> {
+    pub(super) fn positive(&self, name: &str, default: Option<f32>) -> Result<f32, ModelError> {
         let number = match (self.gguf.get_f32(&self.key(name))?, default) {
             (Some(number), _) | (None, Some(number)) => number,
             (None, None) => self.gguf.need_f32(&self.key(name))?,
@@ -162,39 +149,66 @@ impl Keys<'_> {
             let problem = format!("{head_count_kv} does not divide the {head_count} heads");
             return Err(self.wrong("attention.head_count_kv", problem));
         }
+        let key_length = self.head_length("key", embedding_length, head_count)?;
+        let value_length = self.head_length("value", embedding_length, head_count)?;
+        let block_count = self.count("block_count", BLOCKS_MAX)?;
         Ok(Header {
             architecture: self.architecture,
-            block_count: self.count("block_count", BLOCKS_MAX)?,
+            block_count,
             context_length: self.count("context_length", CONTEXT_MAX)?,
             embedding_length,
             feed_forward_length: self.count("feed_forward_length", FEED_FORWARD_MAX)?,
             head_count,
             head_count_kv,
-            head_length: self.head_length(embedding_length, head_count)?,
-            rope_freq_base: self.positive("rope.freq_base", Some(10_000.0))?,
+            key_length,
+            value_length,
+            score_scale: self.score_scale(
+                key_length,
+                embedding_length / head_count,
+                block_count,
+            )?,
+            score_cap: self.cap("attn_logit_softcapping")?,
+            logit_cap: self.cap("final_logit_softcapping")?,
+            window: self.optional("attention.sliding_window")?.filter(|&window| window > 0),
+            rotary: rotary::read(self, key_length)?,
             rms_epsilon: self.positive("attention.layer_norm_rms_epsilon", None)?,
             vocab_size: self.vocab_size()?,
             tied_output: self.gguf.tensor("output.weight").is_none(),
         })
     }
 
-    /// The size of a head: the executors take it from the embedding, and rotate all of it.
-    fn head_length(&self, embedding_length: u32, head_count: u32) -> Result<u32, ModelError> {
-        let length = embedding_length / head_count;
-        if length * head_count != embedding_length || !length.is_multiple_of(2) {
-            let problem =
-                format!("{head_count} heads do not share {embedding_length} numbers evenly");
-            return Err(self.wrong("attention.head_count", problem));
-        }
-        for name in ["attention.key_length", "attention.value_length", "rope.dimension_count"] {
-            if let Some(found) = self.optional(name)?
-                && found != length
-            {
-                let detail = format!("{} is {found}, a head has {length}", self.key(name));
-                return Err(ModelError::Feature { feature: "heads of another size", detail });
+    /// The size of a head's keys or values: a key of the file, or the head's share of the embedding.
+    fn head_length(&self, of: &str, embedding: u32, heads: u32) -> Result<u32, ModelError> {
+        let name = format!("attention.{of}_length");
+        let length = match self.optional(&name)? {
+            Some(_) => self.count(&name, HEAD_LENGTH_MAX)?,
+            None if embedding.is_multiple_of(heads) => embedding / heads,
+            None => {
+                let problem = format!("{heads} heads do not share {embedding} numbers evenly");
+                return Err(self.wrong("attention.head_count", problem));
             }
+        };
+        if length.is_multiple_of(2) && length <= HEAD_LENGTH_MAX {
+            return Ok(length);
         }
-        Ok(length)
+        let problem = format!("{length} is odd or over {HEAD_LENGTH_MAX}");
+        Err(self.wrong(&name, problem))
+    }
+
+    fn score_scale(&self, key: u32, share: u32, blocks: u32) -> Result<f32, ModelError> {
+        let length = match self.architecture.score_scale {
+            ScoreScale::EmbeddingPerHeadAt { layers } if layers == blocks => share,
+            _ => key,
+        };
+        self.positive("attention.scale", Some(1.0 / (length as f32).sqrt()))
+    }
+
+    /// A bound; absent where the file says nothing or zero.
+    fn cap(&self, name: &str) -> Result<Option<f32>, ModelError> {
+        match self.gguf.get_f32(&self.key(name))? {
+            None | Some(0.0) => Ok(None),
+            Some(_) => self.positive(name, None).map(Some),
+        }
     }
 
     /// The rows of the embedding; the tokenizer's list must be as long.
@@ -213,15 +227,6 @@ impl Keys<'_> {
     /// Refuses settings that change the computation in ways that are not implemented.
     fn refuse_features(&self) -> Result<(), ModelError> {
         let refuse = |feature, detail| Err(ModelError::Feature { feature, detail });
-        if let Some(kind) = self.gguf.get_str(&self.key("rope.scaling.type"))?
-            && kind != "none"
-        {
-            let detail = format!("{} = {kind:?}", self.key("rope.scaling.type"));
-            return refuse("a scaled rotary embedding", detail);
-        }
-        if self.gguf.tensor("rope_freqs.weight").is_some() {
-            return refuse("a scaled rotary embedding", "tensor rope_freqs.weight".to_owned());
-        }
         for (name, neutral, feature) in NEUTRAL_NUMBERS {
             let found = self.gguf.get_f32(&self.key(name))?.unwrap_or(neutral);
             if found != neutral && found != 0.0 {
@@ -243,19 +248,14 @@ impl Keys<'_> {
 }
 
 /// Numbers that change nothing at one value (or at zero), and are refused at any other.
-const NEUTRAL_NUMBERS: [(&str, f32, &str); 7] = [
-    ("rope.scale_linear", 1.0, "a scaled rotary embedding"),
-    ("rope.scaling.factor", 1.0, "a scaled rotary embedding"),
-    ("rope.scaling.attn_factor", 1.0, "a scaled rotary embedding"),
-    ("attn_logit_softcapping", 0.0, "capped attention scores"),
-    ("final_logit_softcapping", 0.0, "capped logits"),
+const NEUTRAL_NUMBERS: [(&str, f32, &str); 5] = [
+    ("embedding_scale", 1.0, "scaled embeddings"),
+    ("residual_scale", 1.0, "scaled residuals"),
+    ("logit_scale", 1.0, "scaled logits"),
     ("attention.max_alibi_bias", 0.0, "attention with linear biases"),
     ("attention.clamp_kqv", 0.0, "clamped queries, keys and values"),
 ];
 
 /// Counts that must be zero.
-const REFUSED_COUNTS: [(&str, &str); 3] = [
-    ("expert_count", "a mixture of experts"),
-    ("attention.sliding_window", "a sliding attention window"),
-    ("expert_used_count", "a mixture of experts"),
-];
+const REFUSED_COUNTS: [(&str, &str); 2] =
+    [("expert_count", "a mixture of experts"), ("expert_used_count", "a mixture of experts")];

@@ -34,7 +34,7 @@ fn tiny_models_of_both_families_open() {
     for architecture in ["llama", "qwen2"] {
         let model = open(tiny_model(architecture, 7)).unwrap();
         assert_eq!(model.architecture(), architecture);
-        assert_eq!((model.header().block_count, model.header().head_length), (2, 16));
+        assert_eq!((model.header().block_count, model.header().key_length), (2, 16));
         assert_eq!(model.tokenizer().vocab_size(), 300);
         assert_eq!(model.summary().file_type, "F32");
         assert!(model.chat_template().unwrap().contains("<|im_start|>"));
@@ -81,24 +81,28 @@ fn a_model_without_its_data_is_not_opened() {
 fn what_cannot_be_computed_is_refused_by_name() {
     let llama = || tiny_writer("llama", 1);
     let f32 = Format::F32.ggml_id();
-    let cases: [(Writer, &str); 14] = [
-        (tiny_writer("mamba", 1), "architecture \"mamba\" is not supported; llama, qwen2 are"),
+    let freqs = |writer: Writer| writer.tensor("rope_freqs.weight", &[8], f32, vec![0; 32]);
+    let families = "gemma3, llama, phi3, qwen2, qwen3 are";
+    let unknown = format!("architecture \"mamba\" is not supported; {families}");
+    let cases: [(Writer, &str); 13] = [
+        (tiny_writer("mamba", 1), &unknown),
         (llama().u32("split.count", 3), "not a whole model: it is one of 3 parts"),
-        (llama().str("llama.rope.scaling.type", "yarn"), "a scaled rotary embedding, which is not"),
-        (llama().f32("llama.rope.scale_linear", 4.0), "(llama.rope.scale_linear = 4)"),
+        (llama().str("llama.rope.scaling.type", "dynamic"), "an unknown kind, which is not"),
+        (freqs(llama().f32("llama.rope.scale_linear", 4.0)), "stretched in two ways"),
+        (freqs(llama().str("llama.rope.scaling.type", "yarn")), "(tensor rope_freqs.weight and"),
+        (llama().f32("llama.residual_scale", 0.5), "scaled residuals"),
+        (llama().f32("llama.logit_scale", 0.1), "scaled logits"),
         (
-            llama().tensor("rope_freqs.weight", &[8], f32, vec![0; 32]),
-            "a scaled rotary embedding, which is not supported (tensor rope_freqs.weight)",
+            llama()
+                .str("llama.rope.scaling.type", "yarn")
+                .f32("llama.rope.scaling.yarn_ext_factor", 0.5),
+            "a variant of YaRN",
         ),
-        (llama().u32("llama.attention.sliding_window", 4096), "a sliding attention window"),
-        (llama().f32("llama.final_logit_softcapping", 30.0), "capped logits"),
-        (llama().f32("llama.attn_logit_softcapping", 50.0), "capped attention scores"),
         (llama().u32("llama.expert_count", 8), "a mixture of experts"),
         (llama().bool("llama.attention.causal", false), "attention in both directions"),
-        (llama().u32("llama.attention.key_length", 32), "heads of another size"),
         (
-            llama().tensor("blk.0.attn_q.bias", &[64], f32, vec![0; 256]),
-            "tensor \"blk.0.attn_q.bias\" is not part of a model of architecture llama",
+            tiny_writer("qwen2", 1).tensor("blk.0.attn_output.bias", &[64], f32, vec![0; 256]),
+            "tensor \"blk.0.attn_output.bias\" is not part of a model of architecture qwen2",
         ),
         (
             llama().tensor("blk.2.attn_q.weight", &[64, 64], f32, vec![0; 16384]),
@@ -117,10 +121,44 @@ fn neutral_settings_are_accepted() {
     let writer = tiny_writer("llama", 1)
         .str("llama.rope.scaling.type", "none")
         .f32("llama.rope.scale_linear", 1.0)
+        .f32("llama.final_logit_softcapping", 0.0)
+        .u32("llama.attention.sliding_window", 0)
         .u32("llama.expert_count", 0)
         .u32("llama.attention.key_length", 16)
         .u32("split.count", 1);
     assert!(open(writer.finish()).is_ok());
+}
+
+#[test]
+fn settings_that_are_honoured_are_read() {
+    let header = |writer: Writer| open(writer.finish()).unwrap().header().clone();
+    let llama = || tiny_writer("llama", 1);
+    assert_eq!(header(llama()).rotary.stretch, Stretch::None);
+    let linear = header(llama().f32("llama.rope.scaling.factor", 4.0));
+    assert_eq!(linear.rotary.stretch, Stretch::Linear { factor: 4.0 });
+    let yarn = llama()
+        .str("llama.rope.scaling.type", "yarn")
+        .f32("llama.rope.scaling.factor", 8.0)
+        .f32("llama.rope.scaling.attn_factor", 0.5)
+        .u32("llama.rope.scaling.original_context_length", 64);
+    let yarn = header(yarn).rotary;
+    let (factor, original_context) = (8.0, 64);
+    let stretch = Stretch::Yarn { factor, original_context, beta_fast: 32.0, beta_slow: 1.0 };
+    assert_eq!((yarn.stretch, yarn.magnitude), (stretch, 0.5));
+    let ones = [1.0f32.to_le_bytes(); 8].concat();
+    let freqs = llama().tensor("rope_freqs.weight", &[8], Format::F32.ggml_id(), ones);
+    assert_eq!(header(freqs).rotary.stretch, Stretch::Tensor);
+    let window = header(llama().u32("llama.attention.sliding_window", 24));
+    assert!(window.is_windowed(0) && window.window == Some(24));
+    let capped = llama()
+        .f32("llama.final_logit_softcapping", 30.0)
+        .f32("llama.attn_logit_softcapping", 50.0)
+        .f32("llama.attention.scale", 0.125);
+    let capped = header(capped);
+    assert_eq!(
+        (capped.logit_cap, capped.score_cap, capped.score_scale),
+        (Some(30.0), Some(50.0), 0.125)
+    );
 }
 
 /// Replaces the value bytes of a key that is there once.
@@ -134,11 +172,12 @@ fn patched(architecture: &str, key: &str, value: &[u8]) -> String {
 
 #[test]
 fn hyper_parameters_without_sense_are_errors() {
-    let cases: [(&str, [u8; 4], &str); 9] = [
+    let cases: [(&str, [u8; 4], &str); 10] = [
         ("llama.block_count", 0u32.to_le_bytes(), "0 is not between 1 and 1024"),
         ("llama.block_count", u32::MAX.to_le_bytes(), "4294967295 is not between 1 and 1024"),
         ("llama.attention.head_count", 0u32.to_le_bytes(), "0 is not between 1 and 4096"),
         ("llama.attention.head_count", 6u32.to_le_bytes(), "6 heads do not share 64 numbers"),
+        ("llama.rope.dimension_count", 18u32.to_le_bytes(), "18 of the 16 numbers of a head"),
         ("llama.attention.head_count_kv", 3u32.to_le_bytes(), "3 does not divide the 4 heads"),
         ("llama.attention.head_count_kv", 0u32.to_le_bytes(), "0 is not between 1 and 4096"),
         ("llama.context_length", 0u32.to_le_bytes(), "0 is not between 1 and 16777216"),

@@ -209,7 +209,8 @@ async fn load(
         }
         Err(error) => return Err(SpawnError::Died(Death::new(format!("is not there: {error}")))),
     };
-    let options = LoadOptions { context_length, template: spec.template.clone(), threads: None };
+    let template = spec.template.clone();
+    let options = LoadOptions { context_length, template, ..LoadOptions::default() };
     let progress = |done| tracing::debug!(model = %label, done, "loading");
     let runner = Runner::load(link, &label, spec.model_path.clone(), options, progress).await?;
     tracing::info!(model = %label, elapsed = ?started.elapsed(), "loaded");

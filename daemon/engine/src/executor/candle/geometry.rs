@@ -5,7 +5,7 @@ use dsk_kernels::format::Format;
 use super::Precision;
 use crate::executor::Bytes;
 use crate::gguf::TensorInfo;
-use crate::model::{Architecture, Header, Model};
+use crate::model::{Header, Model};
 
 /// Positions in the rope tables of candle's llama; qwen2's are as long as they are asked to be.
 const LLAMA_POSITIONS: u32 = candle_transformers::models::quantized_llama::MAX_SEQ_LEN as u32;
@@ -14,9 +14,9 @@ const F32: u64 = 4;
 
 /// The longest context that both the model and candle can do, in tokens.
 pub(super) fn context_max(header: &Header) -> u32 {
-    match header.architecture {
-        Architecture::Llama => header.context_length.min(LLAMA_POSITIONS),
-        Architecture::Qwen2 => header.context_length,
+    match header.architecture.name() {
+        "llama" => header.context_length.min(LLAMA_POSITIONS),
+        _ => header.context_length,
     }
 }
 
@@ -25,7 +25,7 @@ pub(super) fn bytes(model: &Model, precision: Precision, context: usize, step: u
     let header = model.header();
     let (context, step) = (context as u64, step as u64);
     let (heads, kv_heads) = (u64::from(header.head_count), u64::from(header.head_count_kv));
-    let head = u64::from(header.head_length);
+    let head = u64::from(header.key_length);
     let kv = 2 * u64::from(header.block_count) * kv_heads * head * F32 * context;
     let rope = context * head * F32;
     let masks = context * context / 2 * (super::PIECES.len() as u64 - 1);

@@ -15,7 +15,7 @@ use dsk_kernels::format::Format;
 use super::{Precision, Weights};
 use crate::executor::ExecutorError;
 use crate::gguf::{Gguf, TensorInfo};
-use crate::model::{Architecture, Header, Model};
+use crate::model::{Header, Model, Stretch};
 
 /// Builds candle's model from the file's tensors.
 pub(super) fn load(
@@ -25,17 +25,14 @@ pub(super) fn load(
     progress: &mut dyn FnMut(f32),
 ) -> Result<Weights, ExecutorError> {
     let gguf = model.gguf();
+    refuse_unknown(model.header())?;
     let content = content(gguf, model.header(), context_length, precision)?;
     let mut source = Source::new(gguf, precision, progress);
-    let weights = match model.header().architecture {
-        Architecture::Llama => {
-            quantized_llama::ModelWeights::from_gguf(content, &mut source, &Device::Cpu)
-                .map(Weights::Llama)
-        }
-        Architecture::Qwen2 => {
-            quantized_qwen2::ModelWeights::from_gguf(content, &mut source, &Device::Cpu)
-                .map(Weights::Qwen2)
-        }
+    let weights = match model.header().architecture.name() {
+        "llama" => quantized_llama::ModelWeights::from_gguf(content, &mut source, &Device::Cpu)
+            .map(Weights::Llama),
+        _ => quantized_qwen2::ModelWeights::from_gguf(content, &mut source, &Device::Cpu)
+            .map(Weights::Qwen2),
     };
     // The backtrace that candle adds to its text is of no use to anybody.
     let weights = weights.map_err(|error| ExecutorError::Unsupported(first_line(&error)))?;
@@ -44,6 +41,28 @@ pub(super) fn load(
         gguf.release(tensor);
     }
     Ok(weights)
+}
+
+/// Refuses families and settings that candle's two models would run wrongly.
+fn refuse_unknown(header: &Header) -> Result<(), ExecutorError> {
+    let name = header.architecture.name();
+    let plain_heads = header.key_length == header.embedding_length / header.head_count
+        && header.value_length == header.key_length
+        && header.rotary.dimensions == header.key_length;
+    let refused = [
+        (name != "llama" && name != "qwen2", name),
+        (!plain_heads, "heads of a size of their own"),
+        (header.rotary.stretch != Stretch::None, "a stretched rotary embedding"),
+        (header.rotary.magnitude != 1.0, "a scaled rotary embedding"),
+        (header.window.is_some(), "a sliding attention window"),
+        (header.score_cap.is_some() || header.logit_cap.is_some(), "capped scores or logits"),
+    ];
+    match refused.into_iter().find(|(refuse, _)| *refuse) {
+        None => Ok(()),
+        Some((_, what)) => {
+            Err(ExecutorError::Unsupported(format!("candle has no code for {what}")))
+        }
+    }
 }
 
 /// The header that candle would have read, made from ours.
@@ -73,13 +92,13 @@ fn metadata(header: &Header, context_length: u32) -> HashMap<String, Value> {
         ("attention.head_count_kv", header.head_count_kv),
         ("block_count", header.block_count),
         ("embedding_length", header.embedding_length),
-        ("rope.dimension_count", header.head_length),
+        ("rope.dimension_count", header.key_length),
         // Only the size of the rope tables follows from it.
         ("context_length", context_length),
     ];
     let floats = [
         ("attention.layer_norm_rms_epsilon", header.rms_epsilon),
-        ("rope.freq_base", header.rope_freq_base),
+        ("rope.freq_base", header.rotary.base),
     ];
     let key = |name: &str| format!("{}.{name}", header.architecture);
     let integers = integers.into_iter().map(|(name, value)| (key(name), Value::U32(value)));
