@@ -77,14 +77,13 @@ fn stretch(keys: &Keys<'_>) -> Result<Stretch, ModelError> {
     match kind {
         Some("yarn") if freqs || long => Err(both(keys, tensors[usize::from(long)])),
         Some("yarn") => yarn(keys, factor),
-        Some("none") | Some("linear") | Some("longrope") | None if long => {
+        Some("none" | "linear" | "longrope") | None if long => {
             Ok(Stretch::LongOrShort { original_context: original_context(keys)? })
         }
-        Some("none") | None if freqs => Ok(Stretch::Tensor),
         Some("linear") | None if freqs && factor != 1.0 => Err(both(keys, tensors[0])),
-        Some("linear") if freqs => Ok(Stretch::Tensor),
+        Some("linear" | "none") | None if freqs => Ok(Stretch::Tensor),
         Some("linear") | None if factor != 1.0 => Ok(Stretch::Linear { factor }),
-        Some("linear") | Some("none") | None => Ok(Stretch::None),
+        Some("linear" | "none") | None => Ok(Stretch::None),
         Some(other) => Err(ModelError::Feature {
             feature: "a rotary embedding of an unknown kind",
             detail: format!("{} = {other:?}", keys.key("rope.scaling.type")),
