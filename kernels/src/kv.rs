@@ -1,6 +1,7 @@
 //! Keys and values of past tokens, in tiles: what one head keeps of a block of 32 tokens.
 //!
 //! ```text
+//! F32    as F16, with f32
 //! F16    keys    [key_length][32 tokens] f16
 //!        values  [32 tokens][value_length, up to a multiple of 16] f16
 //! Q8_0   keys    [key_length / 32, up][32 tokens] f16 scales, [key_length][32 tokens] i8
@@ -22,12 +23,16 @@ use crate::elementwise::load_part;
 pub const BLOCK_TOKENS: usize = 32;
 /// Elements that share a scale in [`KvType::Q8_0`].
 pub(crate) const SCALED: usize = 32;
+/// The largest number that is kept in single precision: sums of products of such are finite.
+const SINGLE_LARGEST: f32 = 1e15;
 /// The largest half-precision number.
 const LARGEST: f32 = 65504.0;
 
 /// How keys and values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvType {
+    /// Single precision: nothing is rounded. To compare with other implementations.
+    F32,
     /// Half precision.
     F16,
     /// Signed bytes, with a half-precision scale for every 32 elements of a token.
@@ -51,7 +56,7 @@ impl Layout {
     /// Bytes of the scales of all the keys.
     pub(crate) const fn key_scales(self) -> usize {
         match self.kv_type {
-            KvType::F16 => 0,
+            KvType::F32 | KvType::F16 => 0,
             KvType::Q8_0 => self.key_length.div_ceil(SCALED) * BLOCK_TOKENS * 2,
         }
     }
@@ -59,13 +64,14 @@ impl Layout {
     /// Bytes of the scales of one value.
     pub(crate) const fn value_scales(self) -> usize {
         match self.kv_type {
-            KvType::F16 => 0,
+            KvType::F32 | KvType::F16 => 0,
             KvType::Q8_0 => self.value_length.div_ceil(SCALED) * 2,
         }
     }
 
     const fn element(self) -> usize {
         match self.kv_type {
+            KvType::F32 => 4,
             KvType::F16 => 2,
             KvType::Q8_0 => 1,
         }
@@ -98,8 +104,23 @@ pub fn write(isa: Isa, kv_type: KvType, tile: &mut [u8], slot: usize, key: &[f32
     assert_eq!(tile.len(), layout.bytes(), "a tile is as long as its keys and values");
     assert!(slot < BLOCK_TOKENS, "a block has {BLOCK_TOKENS} slots");
     match kv_type {
+        KvType::F32 => write_f32(layout, tile, slot, key, value),
         KvType::F16 => isa.run(WriteF16 { layout, tile, slot, key, value }),
         KvType::Q8_0 => isa.run(WriteQ8 { layout, tile, slot, key, value }),
+    }
+}
+
+fn write_f32(layout: Layout, tile: &mut [u8], slot: usize, key: &[f32], value: &[f32]) {
+    // In this order of operands, what is not a number becomes one.
+    let bytes = |x: &f32| x.max(-SINGLE_LARGEST).min(SINGLE_LARGEST).to_le_bytes();
+    let (keys, values) = tile.split_at_mut(layout.keys());
+    let rows = keys.as_chunks_mut::<{ 4 * BLOCK_TOKENS }>().0;
+    for (row, key) in rows.iter_mut().zip(key) {
+        row.as_chunks_mut().0[slot] = bytes(key);
+    }
+    let row = &mut values[4 * layout.padded_value() * slot..];
+    for (to, value) in row.as_chunks_mut().0.iter_mut().zip(value) {
+        *to = bytes(value);
     }
 }
 

@@ -43,16 +43,32 @@ pub struct LoadOptions {
     pub sequences: Option<usize>,
     /// How keys and values are kept.
     pub kv: KvFormat,
+    /// In which form weights are kept.
+    pub weights: WeightForm,
     /// The instruction set, by its name; `None` takes the fastest that the processor has.
     pub isa: Option<String>,
     /// Which code runs the arithmetic.
     pub executor: ExecutorKind,
 }
 
+/// In which form weights are kept in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightForm {
+    /// As in the file, with their order changed. Their inputs are rounded to 8 bits.
+    #[default]
+    Stored,
+    /// As f32, so that nothing is rounded; up to eight times the memory. To compare with other
+    /// implementations, and to tell what rounding costs.
+    F32,
+}
+
 /// How the keys and values of a context are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KvFormat {
+    /// Single precision: nothing is rounded. To compare with other implementations.
+    F32,
     /// Half precision.
     #[default]
     F16,

@@ -11,6 +11,7 @@ use dsk_kernels::format::Format;
 use dsk_kernels::kv::{self, KvType};
 use dsk_kernels::panel;
 
+use crate::engine::WeightForm;
 use crate::executor::Bytes;
 use crate::gguf::Gguf;
 use crate::model::{Header, ModelError};
@@ -37,6 +38,8 @@ pub struct Limits {
     pub threads: usize,
     /// How keys and values are kept.
     pub kv: KvType,
+    /// How weights are kept.
+    pub weights: WeightForm,
 }
 
 /// Names a matrix of the plan.
@@ -221,7 +224,8 @@ pub struct Plan {
 impl Plan {
     /// Lays out a model whose header was checked against the table of tensors.
     pub fn new(gguf: &Gguf, header: &Header, limits: Limits) -> Result<Plan, ModelError> {
-        Builder { gguf, header, matrices: Vec::new(), arena_bytes: 0 }.plan(limits)
+        let (matrices, arena_bytes) = (Vec::new(), 0);
+        Builder { gguf, header, weights: limits.weights, matrices, arena_bytes }.plan(limits)
     }
 
     pub(crate) fn matrix(&self, id: MatrixId) -> &MatrixPlan {
@@ -270,6 +274,7 @@ impl Plan {
 struct Builder<'a> {
     gguf: &'a Gguf,
     header: &'a Header,
+    weights: WeightForm,
     matrices: Vec<MatrixPlan>,
     arena_bytes: usize,
 }
@@ -349,8 +354,13 @@ impl Builder<'_> {
         columns: usize,
     ) -> Result<MatrixId, ModelError> {
         let format = self.gguf.need_tensor(tensor)?.format;
+        let kept = |stored: Format| match self.weights {
+            WeightForm::Stored => stored,
+            WeightForm::F32 => Format::F32,
+        };
         let size = format
             .known()
+            .map(kept)
             .and_then(|format| Some((format, panel::packed_bytes(format, rows, columns)?)));
         let (format, bytes) = size.ok_or_else(|| ModelError::Format {
             name: tensor.to_owned(),

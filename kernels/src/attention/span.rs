@@ -300,6 +300,14 @@ fn value_columns<'a, V: Simd, T, const R: usize, const C: usize>(
     }
 }
 
+/// Reads single-precision numbers.
+#[inline(always)]
+fn convert_singles(from: &[u8], to: &mut [[f32; LANES]]) {
+    for (to, from) in to.as_flattened_mut().iter_mut().zip(from.as_chunks().0) {
+        *to = f32::from_le_bytes(*from);
+    }
+}
+
 /// Converts half-precision numbers. What lies `ahead` bytes further will be wanted soon.
 #[inline(always)]
 fn convert_halves<V: Simd>(simd: V, from: &[u8], ahead: usize, to: &mut [[f32; LANES]]) {
@@ -404,6 +412,7 @@ impl Kernel for Span<'_, '_> {
                 continue;
             }
             match shape.kv_type {
+                KvType::F32 => convert_singles(keys, &mut converted),
                 KvType::F16 => convert_halves(simd, keys, ahead, &mut converted),
                 KvType::Q8_0 => convert_q8_keys(simd, layout, keys, ahead, &mut converted),
             }
@@ -411,6 +420,7 @@ impl Kernel for Span<'_, '_> {
             rows.score(simd, seeing.clone(), Matrix { vectors, stride: SCORES, ahead: 0 });
             rows.weigh(simd, shape, seeing.clone(), block);
             match shape.kv_type {
+                KvType::F32 => convert_singles(values, &mut converted),
                 KvType::F16 => convert_halves(simd, values, ahead, &mut converted),
                 KvType::Q8_0 => convert_q8_values(simd, layout, values, ahead, &mut converted),
             }

@@ -9,6 +9,12 @@ fn read(kv_type: KvType, lengths: (usize, usize), tile: &[u8], slot: usize) -> [
     let byte = |at: usize| f32::from(tile[at].cast_signed());
     let padded = value_length.next_multiple_of(16);
     match kv_type {
+        KvType::F32 => {
+            let single = |at: usize| f32::from_le_bytes(*tile[at..].first_chunk().unwrap());
+            let values = 128 * key_length + 4 * slot * padded;
+            let key = (0..key_length).map(|at| single(128 * at + 4 * slot)).collect();
+            [key, (0..value_length).map(|at| single(values + 4 * at)).collect()]
+        }
         KvType::F16 => {
             let values = 64 * key_length + 2 * slot * padded;
             let key = (0..key_length).map(|at| half(64 * at + 2 * slot)).collect();
@@ -29,7 +35,7 @@ fn read(kv_type: KvType, lengths: (usize, usize), tile: &[u8], slot: usize) -> [
 #[test]
 fn what_is_written_is_read_again() {
     for isa in Isa::ALL {
-        for kv_type in [KvType::F16, KvType::Q8_0] {
+        for kv_type in [KvType::F32, KvType::F16, KvType::Q8_0] {
             for lengths in [(128, 128), (64, 64), (80, 80), (50, 34), (2, 2), (192, 128)] {
                 let mut tile = vec![0; tile_bytes(kv_type, lengths.0, lengths.1)];
                 let number = |at: usize, slot: usize| ((at * 7 + slot * 3) as f32).sin();
@@ -38,7 +44,11 @@ fn what_is_written_is_read_again() {
                     let value: Vec<f32> = (0..lengths.1).map(|at| number(at, slot + 99)).collect();
                     write(isa, kv_type, &mut tile, slot, &key, &value);
                 }
-                let limit = if kv_type == KvType::F16 { 2.5e-4 } else { 4.0e-3 };
+                let limit = match kv_type {
+                    KvType::F32 => f32::MIN_POSITIVE,
+                    KvType::F16 => 2.5e-4,
+                    KvType::Q8_0 => 4.0e-3,
+                };
                 for slot in 0..BLOCK_TOKENS {
                     let [key, value] = read(kv_type, lengths, &tile, slot);
                     for (at, x) in key.iter().enumerate() {
@@ -56,7 +66,7 @@ fn what_is_written_is_read_again() {
 #[test]
 fn instruction_sets_write_the_same_bytes() {
     let key: Vec<f32> = (0..96).map(|at| (at as f32 * 0.9).sin() * 1e3).collect();
-    for kv_type in [KvType::F16, KvType::Q8_0] {
+    for kv_type in [KvType::F32, KvType::F16, KvType::Q8_0] {
         let tiles = Isa::ALL.map(|isa| {
             let mut tile = vec![0; tile_bytes(kv_type, 96, 96)];
             write(isa, kv_type, &mut tile, 7, &key, &key);
@@ -70,7 +80,7 @@ fn instruction_sets_write_the_same_bytes() {
 fn tiles_stay_finite() {
     let wild = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e38, -1e38, 1e-40, 0.0];
     for isa in Isa::ALL {
-        for kv_type in [KvType::F16, KvType::Q8_0] {
+        for kv_type in [KvType::F32, KvType::F16, KvType::Q8_0] {
             for row in [wild, [1e-40; 8], [0.0; 8], [f32::NAN; 8]] {
                 let mut tile = vec![0; tile_bytes(kv_type, 8, 8)];
                 write(isa, kv_type, &mut tile, 31, &row, &row);

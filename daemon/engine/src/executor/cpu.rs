@@ -216,11 +216,12 @@ fn limits(options: &LoadOptions, header: &Header) -> Result<Limits, LoadError> {
     let sequences = options.sequences.unwrap_or(SEQUENCES_DEFAULT).clamp(1, SEQUENCES_MAX);
     let context = choose_context(options.context_length, header.context_length)? as usize;
     let kv = match options.kv {
+        KvFormat::F32 => KvType::F32,
         KvFormat::F16 => KvType::F16,
         KvFormat::Q8_0 => KvType::Q8_0,
     };
     let step_tokens = STEP_TOKENS.min(context * sequences);
-    Ok(Limits { context, sequences, step_tokens, threads, kv })
+    Ok(Limits { context, sequences, step_tokens, threads, kv, weights: options.weights })
 }
 
 fn choose_context(asked: Option<u32>, most: u32) -> Result<u32, LoadError> {
@@ -235,5 +236,7 @@ fn choose_context(asked: Option<u32>, most: u32) -> Result<u32, LoadError> {
     }
 }
 
+#[cfg(test)]
+mod families_tests;
 #[cfg(test)]
 mod tests;

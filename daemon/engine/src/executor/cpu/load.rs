@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dsk_kernels::dequantize::dequantize;
+use dsk_kernels::format::Format;
 use dsk_kernels::panel::{self, Matrix};
 
 use crate::executor::ExecutorError;
@@ -192,18 +193,37 @@ fn pieces<'a>(plan: &'a Plan, mut arena: &'a mut [u8]) -> Vec<Piece<'a>> {
 fn pack(gguf: &Gguf, piece: Piece<'_>) -> Result<(), ExecutorError> {
     let Piece { matrix, panels, out } = piece;
     let info = tensor(gguf, &matrix.tensor)?;
-    let row_bytes = matrix.format.bytes(matrix.columns as u64).unwrap_or(0) as usize;
+    let stored = info.format.known().ok_or_else(|| broken(&matrix.tensor, "an unknown format"))?;
+    let row_bytes = stored.bytes(matrix.columns as u64).unwrap_or(0) as usize;
     let first = matrix.first_row;
     let rows =
         first + panels.start * panel::ROWS..first + (panels.end * panel::ROWS).min(matrix.rows);
     let source = &tensor_bytes(gguf, info)?[rows.start * row_bytes..rows.end * row_bytes];
     let sources = source.chunks(panel::ROWS * row_bytes);
     for (index, (rows, out)) in sources.zip(out.chunks_mut(matrix.panel_bytes())).enumerate() {
-        panel::pack_panel(matrix.format, matrix.columns, rows, out).map_err(|bad| {
+        pack_panel(stored, matrix, rows, out).map_err(|bad| {
             let panel = (panels.start + index) * panel::ROWS;
             broken(&matrix.tensor, &format!("in the rows from {}: {bad}", first + panel))
         })?;
     }
     gguf.release_rows(info, rows.start * row_bytes..rows.end * row_bytes);
     Ok(())
+}
+
+/// Packs up to 16 rows, in the form that the plan wants.
+fn pack_panel(
+    stored: Format,
+    matrix: &MatrixPlan,
+    rows: &[u8],
+    out: &mut [u8],
+) -> Result<(), String> {
+    let columns = matrix.columns;
+    if stored == matrix.format {
+        return panel::pack_panel(stored, columns, rows, out).map_err(|bad| bad.to_string());
+    }
+    let elements = rows.len() / stored.bytes_per_block() * stored.elements_per_block();
+    let mut values = vec![0.0; elements];
+    dequantize(stored, rows, &mut values).map_err(|error| error.to_string())?;
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    panel::pack_panel(matrix.format, columns, &bytes, out).map_err(|bad| bad.to_string())
 }
