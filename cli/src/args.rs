@@ -64,6 +64,8 @@ pub(crate) enum Verb {
     Registry(verbs::registry::RegistryVerb),
     /// Find out what is wrong with this machine, the configuration or the daemon
     Doctor(verbs::doctor::DoctorArgs),
+    /// Measure how fast a model runs here, or how well it predicts a text
+    Bench(verbs::bench::BenchArgs),
     /// Show every setting, its value and where the value comes from
     Config(verbs::config::ConfigArgs),
     /// Show the version of this command and of the daemon
@@ -142,6 +144,8 @@ mod tests {
             "dsk create m -f Modelfile -q Q4_K_M",
             "dsk registry serve --listen 127.0.0.1:0 --root /tmp/r --read-only",
             "dsk completion fish",
+            "dsk bench m -p 512 -n 128 -d 0 -t 2 -b 8 -r 5 --isa avx2 --kv q8_0 --json",
+            "dsk bench m --perplexity t.txt --ctx 512 --chunks 4 --save-logits l.bin",
             "dsk runner",
         ];
         for case in cases {
@@ -162,6 +166,11 @@ mod tests {
             "dsk show m --license --template",
             "dsk registry",
             "dsk completion tcsh-like",
+            "dsk bench",
+            "dsk bench m -b 0",
+            "dsk bench m --kv f8",
+            "dsk bench m --perplexity t.txt",
+            "dsk bench m --ctx 512",
         ];
         for case in cases {
             assert!(Cli::try_parse_from(case.split_whitespace()).is_err(), "{case}");

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io::ErrorKind;
 
+use dsk_daemon::bench::{BenchError, BenchErrorKind};
+use dsk_daemon::models::ModelsError;
 use dsk_daemon::service::ServiceError;
 use dsk_daemon::{ConfigError, DaemonError, ListenError};
 use dsk_daemon_api::{ClientError, ErrorCode};
@@ -71,13 +73,19 @@ fn classify(error: &anyhow::Error) -> (Exit, Vec<String>) {
         .unwrap_or((Exit::General, Vec::new()))
 }
 
-/// The code of an error of the libraries that `serve` and `registry serve` run in this process.
+/// The code of an error of the libraries that `serve`, `registry serve` and `bench` run in this process.
 /// Their texts say what to do themselves.
 fn server_exit(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if cause.is::<ConfigError>() {
         return Some(Exit::Usage);
     }
     if let Some(error) = cause.downcast_ref::<StoreError>() {
+        return Some(store_exit(error));
+    }
+    if let Some(error) = cause.downcast_ref::<BenchError>() {
+        return Some(bench_exit(error));
+    }
+    if let Some(ModelsError::Store(error)) = cause.downcast_ref::<ModelsError>() {
         return Some(store_exit(error));
     }
     let listen = match cause.downcast_ref::<DaemonError>() {
@@ -108,6 +116,15 @@ fn store_exit(error: &StoreError) -> Exit {
         StoreError::NoSpace { .. } => Exit::NoSpace,
         StoreError::Locked { .. } | StoreError::Busy { .. } => Exit::Unavailable,
         _ => Exit::General,
+    }
+}
+
+fn bench_exit(error: &BenchError) -> Exit {
+    match error.kind() {
+        BenchErrorKind::Options => Exit::Usage,
+        BenchErrorKind::NotFound => Exit::NotFound,
+        BenchErrorKind::Memory => Exit::DoesNotFit,
+        BenchErrorKind::Other => Exit::General,
     }
 }
 

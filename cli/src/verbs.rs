@@ -1,5 +1,6 @@
 //! The verbs, one per file: its arguments, what it does, what it prints.
 
+pub(crate) mod bench;
 pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod cp;
@@ -27,6 +28,7 @@ pub(crate) fn dispatch(cli: Cli, terminal: &mut Terminal) -> anyhow::Result<Exit
     match cli.verb {
         Verb::Serve(args) => serve::serve(&shared, &args),
         Verb::Registry(verb) => registry::registry(verb, terminal),
+        Verb::Bench(args) => bench::bench(&args, terminal),
         Verb::Completion(args) => completion::completion(&args, terminal),
         Verb::Config(args) => config::config(&shared, &args, terminal),
         Verb::Run(args) => block_on(run::run(&shared, args, terminal)),

@@ -8,6 +8,7 @@
 //! What this crate does not do: it holds no model bytes, runs no template and parses no tokens (that is
 //! the runner's), and it moves no blob itself (that is the registry's).
 
+pub mod bench;
 pub mod config;
 mod create;
 pub mod hardware;

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a test speaks and fails aloud")]
 
 mod bad_input;
+mod bench;
 mod chat;
 mod clients;
 mod harness;

@@ -11,9 +11,10 @@
 //! Inside, from bytes to text: [`gguf`] reads the file, [`model`] understands it by what [`arch`] says of
 //! its family, `plan` lays out the work and the memory, [`executor`] turns
 //! tokens into logits, [`sample`] logits into a token, [`tokenizer`] a token into text, and `prompt`,
-//! `thinking` and `stop` stand between text and the request.
+//! `thinking` and `stop` stand between text and the request. [`bench`] measures all that computes.
 
 pub mod arch;
+pub mod bench;
 pub mod conversation;
 pub mod engine;
 pub mod event;
