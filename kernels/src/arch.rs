@@ -100,6 +100,8 @@ pub trait Integers: Copy + Send + Sync + 'static {
     fn add_products(self, sums: Self::I, weights: Self::I, activations: Self::I) -> Self::I;
     /// Sums of products as 32-bit lanes.
     fn widen(self, sums: Self::I) -> Self::I;
+    /// `total` of 32-bit lanes and the widened sums.
+    fn add_widened(self, total: Self::I, sums: Self::I) -> Self::I;
     /// `total + scale * sums`; total of 32-bit lanes, scale of 16 bits twice in every lane.
     fn scale_add(self, total: Self::I, sums: Self::I, scale: Self::I) -> Self::I;
     /// The same for sums that are of 32 bits already.

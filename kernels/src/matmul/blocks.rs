@@ -270,7 +270,7 @@ fn products<V: Simd, Q: Quants32, S: Source<V>, const N: usize>(
     let limit = if V::WIDE || Q::SIGNED { 8 } else { Q::LIMIT };
     let mut wide = [v.splat4([0; 4]); N];
     let mut sums = wide;
-    for at in 0..8 {
+    unrolled!(at in 8 => {
         let weights = source.vector(v, block, at);
         for n in 0..N {
             let values = groups[n].values[block].as_chunks::<4>().0;
@@ -283,10 +283,13 @@ fn products<V: Simd, Q: Quants32, S: Source<V>, const N: usize>(
                 v.add_products(sums[n], weights, values)
             };
             if !Q::SIGNED && at % limit == limit - 1 {
-                let widened = v.widen(sums[n]);
-                wide[n] = if at < limit { widened } else { v.add_32(wide[n], widened) };
+                wide[n] = if at < limit {
+                    v.widen(sums[n])
+                } else {
+                    v.add_widened(wide[n], sums[n])
+                };
             }
         }
-    }
+    });
     if Q::SIGNED { sums } else { wide }
 }

@@ -48,6 +48,9 @@ pub(super) trait Quants256 {
     const LIMIT: usize;
     /// Whether the bytes are signed.
     const SIGNED: bool = false;
+    /// Tokens up to which vectors are unpacked on the fly, 1 or 3. Where that takes many operations
+    /// and constants, it is worth to be done only once for two tokens already.
+    const DIRECT: usize;
     /// A panel's super-block.
     type Block<'a>: Copy;
 
@@ -116,6 +119,7 @@ impl Quants256 for Q4K {
     const BYTES: usize = 144 * ROWS;
     const PART: usize = 8;
     const LIMIT: usize = 8;
+    const DIRECT: usize = 3;
     const INNER: usize = 2;
     type Block<'a> = Block<'a, 2, 35>;
 
@@ -152,6 +156,7 @@ impl Quants256 for Q5K {
     const BYTES: usize = 176 * ROWS;
     const PART: usize = 8;
     const LIMIT: usize = 4;
+    const DIRECT: usize = 1;
     const INNER: usize = 8;
     type Block<'a> = Block<'a, 2, 43>;
 
@@ -190,6 +195,7 @@ impl Quants256 for Q6K {
     const BYTES: usize = 210 * ROWS;
     const PART: usize = 4;
     const LIMIT: usize = 2;
+    const DIRECT: usize = 1;
     const INNER: usize = 4;
     type Block<'a> = Block<'a, 1, 52>;
 
@@ -233,6 +239,7 @@ impl Quants256 for Q2K {
     const BYTES: usize = 84 * ROWS;
     const PART: usize = 4;
     const LIMIT: usize = 4;
+    const DIRECT: usize = 3;
     const INNER: usize = 4;
     type Block<'a> = Block<'a, 2, 20>;
 
@@ -275,6 +282,7 @@ impl Quants256 for Q3K {
     const BYTES: usize = 110 * ROWS;
     const PART: usize = 4;
     const LIMIT: usize = 4;
+    const DIRECT: usize = 1;
     const INNER: usize = 8;
     type Block<'a> = Block<'a, 1, 27>;
 
@@ -329,6 +337,7 @@ impl Quants256 for Iq4Xs {
     const PART: usize = 8;
     const LIMIT: usize = 1;
     const SIGNED: bool = true;
+    const DIRECT: usize = 1;
     const INNER: usize = 1;
     type Block<'a> = Block<'a, 2, 33>;
 

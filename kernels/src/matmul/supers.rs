@@ -64,9 +64,6 @@ impl<V: Simd, Q: Quants256> Source<V> for Direct<'_, Q> {
     }
 }
 
-/// Tokens up to which vectors are unpacked on the fly.
-const DIRECT_MAX: usize = 3;
-
 impl<Q: Quants256> Kernel for Supers<'_, Q> {
     type Output = ();
 
@@ -95,7 +92,7 @@ impl<Q: Quants256> Supers<'_, Q> {
             for line in 0..Q::BYTES.div_ceil(64) {
                 v.prefetch(bytes, AHEAD + line * 64);
             }
-            if tokens.len() <= DIRECT_MAX {
+            if tokens.len() <= Q::DIRECT {
                 work.run::<V, Q, _>(v, Direct::<Q>(block), &unpacked.side, totals);
             } else {
                 unpack::<V, Q>(v, block, &mut unpacked.vectors);
@@ -105,31 +102,11 @@ impl<Q: Quants256> Supers<'_, Q> {
     }
 }
 
-/// The code for each of the runs within `INNER`, which is a constant, with its number.
-macro_rules! each_run {
-    ($inner:expr, $run:ident => $code:block) => {
-        each_run!(@ 0, $inner, $run, $code);
-        each_run!(@ 1, $inner, $run, $code);
-        each_run!(@ 2, $inner, $run, $code);
-        each_run!(@ 3, $inner, $run, $code);
-        each_run!(@ 4, $inner, $run, $code);
-        each_run!(@ 5, $inner, $run, $code);
-        each_run!(@ 6, $inner, $run, $code);
-        each_run!(@ 7, $inner, $run, $code);
-    };
-    (@ $number:literal, $inner:expr, $run:ident, $code:block) => {
-        if $number < $inner {
-            let $run = $number;
-            $code
-        }
-    };
-}
-
 /// Unpacks a super-block.
 #[inline(always)]
 fn unpack<V: Simd, Q: Quants256>(v: V, block: Q::Block<'_>, to: &mut Vectors) {
     for outer in 0..8 / Q::INNER {
-        each_run!(Q::INNER, inner => {
+        unrolled!(inner in Q::INNER => {
             let to = &mut to.0[(outer * Q::INNER + inner) * 8..][..8];
             for (at, to) in to.iter_mut().enumerate() {
                 v.store(to, Q::vector(v, block, outer, inner, at));
@@ -159,7 +136,7 @@ impl Tiles<'_> {
             totals = self.tiles::<V, Q, S, 12>(v, source, side, totals);
             totals = self.tiles::<V, Q, S, 6>(v, source, side, totals);
         }
-        if V::TILE >= 3 {
+        if V::TILE >= 3 && (Q::DIRECT > 1 || !S::DIRECT) {
             totals = self.tiles::<V, Q, S, 3>(v, source, side, totals);
             totals = self.tiles::<V, Q, S, 2>(v, source, side, totals);
         }
@@ -199,7 +176,7 @@ fn tile<V: Simd, Q: Quants256, S: Source<V>, const N: usize>(
 ) {
     let mut integers = [v.splat4([0; 4]); N];
     for outer in 0..8 / S::INNER {
-        each_run!(S::INNER, inner => {
+        unrolled!(inner in S::INNER => {
             run::<V, Q, S, N>(v, source, outer, inner, side, groups, &mut integers);
         });
     }
@@ -236,7 +213,7 @@ fn run<V: Simd, Q: Quants256, S: Source<V>, const N: usize>(
     let limit = if V::WIDE || Q::SIGNED { Q::PART } else { Q::LIMIT };
     let run = outer * S::INNER + inner;
     let mut sums = [v.splat4([0; 4]); N];
-    for at in 0..8 {
+    unrolled!(at in 8 => {
         let weights = source.vector(v, outer, inner, at);
         for n in 0..N {
             let column = run * 32 + at * 4;
@@ -259,7 +236,7 @@ fn run<V: Simd, Q: Quants256, S: Source<V>, const N: usize>(
                 };
             }
         }
-    }
+    });
 }
 
 /// The sum of the products of the parts' numbers and the sums of activations.

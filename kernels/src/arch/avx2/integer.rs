@@ -161,8 +161,13 @@ impl Integers for Avx2 {
     }
 
     #[inline(always)]
+    fn add_widened(self, total: Pair, sums: Pair) -> Pair {
+        avx2!(scale_add(total, sums, [_mm256_set1_epi16(1); 2]))
+    }
+
+    #[inline(always)]
     fn scale_add(self, total: Pair, sums: Pair, scale: Pair) -> Pair {
-        self.add_pairs(total, sums, scale)
+        avx2!(scale_add(total, sums, scale))
     }
 
     #[inline(always)]
@@ -231,6 +236,29 @@ fn add_products(mut sums: Pair, weights: Pair, activations: __m256i) -> Pair {
         );
     }
     sums
+}
+
+/// `total + scale * sums`, where it stands: moved behind what follows, sums need registers.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn scale_add(mut total: Pair, sums: Pair, scale: Pair) -> Pair {
+    // SAFETY: arithmetic on registers.
+    unsafe {
+        std::arch::asm!(
+            "vpmaddwd {low}, {low}, {low_scale}",
+            "vpmaddwd {high}, {high}, {high_scale}",
+            "vpaddd {total_low}, {total_low}, {low}",
+            "vpaddd {total_high}, {total_high}, {high}",
+            low = inout(ymm_reg) sums[0] => _,
+            high = inout(ymm_reg) sums[1] => _,
+            low_scale = in(ymm_reg) scale[0],
+            high_scale = in(ymm_reg) scale[1],
+            total_low = inout(ymm_reg) total[0],
+            total_high = inout(ymm_reg) total[1],
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    total
 }
 
 /// The magnitudes of the weights times the activations with the weights' signs: two products are at

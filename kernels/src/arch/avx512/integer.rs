@@ -129,6 +129,11 @@ impl Integers for Avx512 {
     }
 
     #[inline(always)]
+    fn add_widened(self, total: __m512i, sums: __m512i) -> __m512i {
+        self.add_32(total, sums)
+    }
+
+    #[inline(always)]
     fn scale_add(self, total: __m512i, sums: __m512i, scale: __m512i) -> __m512i {
         self.scale_add_32(total, sums, scale)
     }

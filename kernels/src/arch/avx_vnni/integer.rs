@@ -52,6 +52,11 @@ impl Integers for AvxVnni {
     }
 
     #[inline(always)]
+    fn add_widened(self, total: Pair, sums: Pair) -> Pair {
+        self.add_32(total, sums)
+    }
+
+    #[inline(always)]
     fn scale_add(self, total: Pair, sums: Pair, scale: Pair) -> Pair {
         self.scale_add_32(total, sums, scale)
     }

@@ -166,6 +166,11 @@ impl Integers for Scalar {
     }
 
     #[inline(always)]
+    fn add_widened(self, total: Bytes, sums: Bytes) -> Bytes {
+        self.add_32(total, sums)
+    }
+
+    #[inline(always)]
     fn scale_add(self, total: Bytes, sums: Bytes, scale: Bytes) -> Bytes {
         self.scale_add_32(total, sums, scale)
     }
