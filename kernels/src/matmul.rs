@@ -27,18 +27,25 @@ use crate::arch::{Isa, LANES, VECTOR_BYTES};
 use crate::format::Format;
 use crate::panel::{Matrix, ROWS};
 
-/// The code for each number below a constant, which is 8 at most. Loops that the compiler might not
-/// unroll would choose shifts by branches, and keep in memory what belongs in registers.
+/// The code for each number below a constant, which is 8 at most, where an instruction set is worth
+/// that much code. Loops that the compiler might not unroll would choose shifts by branches, and
+/// keep in memory what belongs in registers.
 macro_rules! unrolled {
-    ($number:ident in $count:expr => $code:block) => {
-        unrolled!(@ 0, $number, $count, $code);
-        unrolled!(@ 1, $number, $count, $code);
-        unrolled!(@ 2, $number, $count, $code);
-        unrolled!(@ 3, $number, $count, $code);
-        unrolled!(@ 4, $number, $count, $code);
-        unrolled!(@ 5, $number, $count, $code);
-        unrolled!(@ 6, $number, $count, $code);
-        unrolled!(@ 7, $number, $count, $code);
+    ($simd:ident: $number:ident in $count:expr => $code:block) => {
+        if $simd::TILE > 1 {
+            unrolled!(@ 0, $number, $count, $code);
+            unrolled!(@ 1, $number, $count, $code);
+            unrolled!(@ 2, $number, $count, $code);
+            unrolled!(@ 3, $number, $count, $code);
+            unrolled!(@ 4, $number, $count, $code);
+            unrolled!(@ 5, $number, $count, $code);
+            unrolled!(@ 6, $number, $count, $code);
+            unrolled!(@ 7, $number, $count, $code);
+        } else {
+            for $number in 0..$count {
+                $code
+            }
+        }
     };
     (@ $value:literal, $number:ident, $count:expr, $code:block) => {
         if $value < $count {

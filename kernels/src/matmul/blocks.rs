@@ -270,7 +270,7 @@ fn products<V: Simd, Q: Quants32, S: Source<V>, const N: usize>(
     let limit = if V::WIDE || Q::SIGNED { 8 } else { Q::LIMIT };
     let mut wide = [v.splat4([0; 4]); N];
     let mut sums = wide;
-    unrolled!(at in 8 => {
+    unrolled!(V: at in 8 => {
         let weights = source.vector(v, block, at);
         for n in 0..N {
             let values = groups[n].values[block].as_chunks::<4>().0;

@@ -106,7 +106,7 @@ impl<Q: Quants256> Supers<'_, Q> {
 #[inline(always)]
 fn unpack<V: Simd, Q: Quants256>(v: V, block: Q::Block<'_>, to: &mut Vectors) {
     for outer in 0..8 / Q::INNER {
-        unrolled!(inner in Q::INNER => {
+        unrolled!(V: inner in Q::INNER => {
             let to = &mut to.0[(outer * Q::INNER + inner) * 8..][..8];
             for (at, to) in to.iter_mut().enumerate() {
                 v.store(to, Q::vector(v, block, outer, inner, at));
@@ -176,7 +176,7 @@ fn tile<V: Simd, Q: Quants256, S: Source<V>, const N: usize>(
 ) {
     let mut integers = [v.splat4([0; 4]); N];
     for outer in 0..8 / S::INNER {
-        unrolled!(inner in S::INNER => {
+        unrolled!(V: inner in S::INNER => {
             run::<V, Q, S, N>(v, source, outer, inner, side, groups, &mut integers);
         });
     }
@@ -213,7 +213,7 @@ fn run<V: Simd, Q: Quants256, S: Source<V>, const N: usize>(
     let limit = if V::WIDE || Q::SIGNED { Q::PART } else { Q::LIMIT };
     let run = outer * S::INNER + inner;
     let mut sums = [v.splat4([0; 4]); N];
-    unrolled!(at in 8 => {
+    unrolled!(V: at in 8 => {
         let weights = source.vector(v, outer, inner, at);
         for n in 0..N {
             let column = run * 32 + at * 4;

@@ -3,13 +3,12 @@
 use half::bf16;
 
 use super::Scalar;
-use super::integer::lanes;
-use crate::arch::{Conversions, LANES, VECTOR_BYTES};
+use crate::arch::{Conversions, Integers, LANES};
 
 impl Conversions for Scalar {
     #[inline(always)]
-    fn to_f32(self, a: [u8; VECTOR_BYTES]) -> [f32; LANES] {
-        lanes(a).map(|lane| lane as f32)
+    fn to_f32(self, a: [u32; LANES]) -> [f32; LANES] {
+        a.map(|lane| lane as i32 as f32)
     }
 
     #[inline(always)]
@@ -19,7 +18,7 @@ impl Conversions for Scalar {
 
     #[inline(always)]
     fn load_singles(self, from: &[u8; 4 * LANES]) -> [f32; LANES] {
-        lanes(*from).map(|lane| f32::from_bits(lane as u32))
+        self.load(from).map(f32::from_bits)
     }
 
     #[inline(always)]
