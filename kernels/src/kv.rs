@@ -111,8 +111,10 @@ pub fn write(isa: Isa, kv_type: KvType, tile: &mut [u8], slot: usize, key: &[f32
 }
 
 fn write_f32(layout: Layout, tile: &mut [u8], slot: usize, key: &[f32], value: &[f32]) {
-    // In this order of operands, what is not a number becomes one.
-    let bytes = |x: &f32| x.max(-SINGLE_LARGEST).min(SINGLE_LARGEST).to_le_bytes();
+    let bytes = |x: &f32| {
+        let number = if x.is_nan() { 0.0 } else { *x };
+        number.clamp(-SINGLE_LARGEST, SINGLE_LARGEST).to_le_bytes()
+    };
     let (keys, values) = tile.split_at_mut(layout.keys());
     let rows = keys.as_chunks_mut::<{ 4 * BLOCK_TOKENS }>().0;
     for (row, key) in rows.iter_mut().zip(key) {
