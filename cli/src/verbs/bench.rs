@@ -335,11 +335,11 @@ mod tests {
                 depth           4096 tokens
                 repetitions     5
 
-            MEASURED                VALUE    UNIT                        SPREAD
-            prompt of 512 tokens    1234     tokens/s                    1200 - 1240
+            MEASURED                VALUE    UNIT                          SPREAD
+            prompt of 512 tokens    1234     tokens/s                      1200 - 1240
             time to first token     0.415    s
             arithmetic              65.1     % of 219 G multiply-adds/s
-            answer of 128 tokens    163      tokens/s                    99.0 - 170
+            answer of 128 tokens    163      tokens/s                      99.0 - 170
             memory read             95.0     % of 23.4 GB/s
             load                    0.071    s
             resident                123      MB

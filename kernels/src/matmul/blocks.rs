@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::blocks32::Quants32;
-use super::source::Unpacked;
-use super::{AHEAD, Multiply, Outputs};
+use super::source::{LINE, Unpacked, prefetch};
+use super::{Multiply, Outputs};
 use crate::activation::{Rows, SUMS_32};
 use crate::arch::{Kernel, LANES, Simd};
 use crate::format::QK;
@@ -97,8 +97,11 @@ impl<'a, Q: Quants32> Direct<'a, Q> {
 impl<V: Simd, Q: Quants32> Source<V> for Direct<'_, Q> {
     const DIRECT: bool = true;
 
+    /// Also asks for the lines that are wanted some blocks later: memory is asked steadily, and never
+    /// for more at once than the processor can wait for.
     #[inline(always)]
     fn scale(self, v: V, block: usize) -> V::F {
+        prefetch(v, self.0, block * Q::BYTES / LINE..(block + 1) * Q::BYTES / LINE);
         Q::scale(v, self.block(block))
     }
 
@@ -141,12 +144,10 @@ impl<Q: Quants32> Blocks<'_, Q> {
             let start = chunk * TOGETHER;
             let blocks = start..start + bytes.len() / Q::BYTES;
             let work = Tiles { input: self.work.input, tokens: tokens.clone(), blocks };
-            for line in 0..(TOGETHER * Q::BYTES).div_ceil(64) {
-                v.prefetch(bytes, AHEAD + line * 64);
-            }
             if tokens.len() <= DIRECT_MAX {
                 work.run::<V, Q, _>(v, Direct::<Q>(bytes, PhantomData), totals);
             } else {
+                prefetch(v, bytes, 0..(TOGETHER * Q::BYTES).div_ceil(LINE));
                 unpack::<V, Q>(v, bytes, unpacked);
                 work.run::<V, Q, &Unpacked>(v, unpacked, totals);
             }

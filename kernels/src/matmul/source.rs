@@ -1,6 +1,8 @@
 //! Where the vectors of a tile come from.
 
-use super::{Bytes, Outputs};
+use std::ops::Range;
+
+use super::{AHEAD, Bytes, Outputs};
 use crate::arch::{LANES, Simd, VECTOR_BYTES};
 
 /// Weights of 256 columns of a panel, as bytes.
@@ -57,6 +59,10 @@ pub(super) trait Source<V: Simd>: Copy {
     const INNER: usize;
     /// Vector `at` (0 to 7) of the 32 columns `outer * INNER + inner`.
     fn vector(self, v: V, outer: usize, inner: usize, at: usize) -> V::I;
+
+    /// Asks for what will be wanted when these vectors are done, a share of it at each `outer` step.
+    #[inline(always)]
+    fn prefetch(self, _v: V, _outer: usize) {}
 }
 
 impl<V: Simd> Source<V> for &Vectors {
@@ -66,5 +72,16 @@ impl<V: Simd> Source<V> for &Vectors {
     #[inline(always)]
     fn vector(self, v: V, outer: usize, inner: usize, at: usize) -> V::I {
         v.load(&self.0[(outer + inner) * 8 + at])
+    }
+}
+
+/// Bytes that memory gives at once.
+pub(super) const LINE: usize = 64;
+
+/// Asks for some lines of the bytes that will be wanted when these are done.
+#[inline(always)]
+pub(super) fn prefetch<V: Simd>(v: V, bytes: &[u8], lines: Range<usize>) {
+    for line in lines {
+        v.prefetch(bytes, AHEAD + line * LINE);
     }
 }

@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::quants256::{Correction, Quants256};
-use super::source::{Side, Source, Vectors};
-use super::{AHEAD, Multiply, Outputs};
+use super::source::{LINE, Side, Source, Vectors, prefetch};
+use super::{Multiply, Outputs};
 use crate::activation::{Rows, SUMS_256};
 use crate::arch::{Kernel, LANES, Simd};
 use crate::format::QK_K;
@@ -42,8 +42,8 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Vectors unpacked on the fly.
-struct Direct<'a, Q: Quants256>(Q::Block<'a>);
+/// Vectors unpacked on the fly, of a block of these bytes.
+struct Direct<'a, Q: Quants256>(Q::Block<'a>, &'a [u8]);
 
 impl<Q: Quants256> Clone for Direct<'_, Q> {
     #[inline(always)]
@@ -61,6 +61,14 @@ impl<V: Simd, Q: Quants256> Source<V> for Direct<'_, Q> {
     #[inline(always)]
     fn vector(self, v: V, outer: usize, inner: usize, at: usize) -> V::I {
         Q::vector(v, self.0, outer, inner, at)
+    }
+
+    /// A share of the lines at each step: memory is asked steadily, and never for more at once than
+    /// the processor can wait for.
+    #[inline(always)]
+    fn prefetch(self, v: V, outer: usize) {
+        let (lines, steps) = (Q::BYTES.div_ceil(LINE), 8 / Q::INNER);
+        prefetch(v, self.1, outer * lines / steps..(outer + 1) * lines / steps);
     }
 }
 
@@ -89,12 +97,10 @@ impl<Q: Quants256> Supers<'_, Q> {
             let block = Q::block(bytes);
             Q::side(v, block, &mut unpacked.side);
             let work = Tiles { input: self.work.input, tokens: tokens.clone(), group };
-            for line in 0..Q::BYTES.div_ceil(64) {
-                v.prefetch(bytes, AHEAD + line * 64);
-            }
             if tokens.len() <= Q::DIRECT {
-                work.run::<V, Q, _>(v, Direct::<Q>(block), &unpacked.side, totals);
+                work.run::<V, Q, _>(v, Direct::<Q>(block, bytes), &unpacked.side, totals);
             } else {
+                prefetch(v, bytes, 0..Q::BYTES.div_ceil(LINE));
                 unpack::<V, Q>(v, block, &mut unpacked.vectors);
                 work.run::<V, Q, &Vectors>(v, &unpacked.vectors, &unpacked.side, totals);
             }
@@ -176,6 +182,7 @@ fn tile<V: Simd, Q: Quants256, S: Source<V>, const N: usize>(
 ) {
     let mut integers = [v.splat4([0; 4]); N];
     for outer in 0..8 / S::INNER {
+        source.prefetch(v, outer);
         unrolled!(V: inner in S::INNER => {
             run::<V, Q, S, N>(v, source, outer, inner, side, groups, &mut integers);
         });
