@@ -145,7 +145,7 @@ impl Executor for CpuExecutor {
     fn name(&self) -> &'static str {
         match self.isa.name() {
             "avx2" => "cpu (avx2)",
-            "avx-vnni" => "cpu (avx-vnni)",
+            "avxvnni" => "cpu (avxvnni)",
             "avx512" => "cpu (avx512)",
             "neon" => "cpu (neon)",
             _ => "cpu (scalar)",
