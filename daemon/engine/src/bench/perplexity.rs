@@ -146,9 +146,9 @@ impl Likelihood {
         let logit = *row
             .get(token as usize)
             .ok_or(ExecutorError::Token { token, vocabulary: row.len() })?;
-        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let total: f64 = row.iter().map(|&value| f64::from(value - largest).exp()).sum();
-        let loss = total.ln() - f64::from(logit - largest);
+        let largest = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        let total: f64 = row.iter().map(|&value| (f64::from(value) - largest).exp()).sum();
+        let loss = total.ln() - (f64::from(logit) - largest);
         self.count += 1;
         self.sum += loss;
         self.squares += loss * loss;
