@@ -15,6 +15,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub mod pool;
 mod scalar;
 pub mod shared;
@@ -191,11 +193,13 @@ pub enum Isa {
     AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
+    /// aarch64 with dot products.
+    Neon,
 }
 
 impl Isa {
     /// Every one of them.
-    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512];
+    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Neon];
 
     /// The fastest one that this processor can execute.
     pub fn best() -> Isa {
@@ -214,6 +218,10 @@ impl Isa {
             Isa::Avx512 => avx512::Avx512::detect().is_some(),
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => false,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon::Neon::detect().is_some(),
+            #[cfg(not(target_arch = "aarch64"))]
+            Isa::Neon => false,
         }
     }
 
@@ -224,6 +232,7 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avxvnni",
             Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
         }
     }
 
@@ -237,7 +246,7 @@ impl Isa {
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         match self {
-            Isa::Scalar => {}
+            Isa::Scalar | Isa::Neon => {}
             Isa::Avx2 => {
                 if let Some(simd) = avx2::Avx2::detect() {
                     return simd.vectorize(kernel);
@@ -253,6 +262,12 @@ impl Isa {
                     return simd.vectorize(kernel);
                 }
             }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if self == Isa::Neon
+            && let Some(simd) = neon::Neon::detect()
+        {
+            return simd.vectorize(kernel);
         }
         scalar::Scalar.vectorize(kernel)
     }
