@@ -106,9 +106,9 @@ fn tokens_together(columns: usize) -> usize {
 /// What activations may take of the second-level cache.
 const L2_BYTES: usize = 384 << 10;
 
-/// How far ahead of its use memory is asked for, in bytes: a page's length and the processor has
-/// stopped to do so by itself.
-const AHEAD: usize = 4096;
+/// How far ahead of its use memory is asked for, in bytes: what comes while a block is worked on, and
+/// as far as a processor looks by itself.
+const AHEAD: usize = 3072;
 
 /// What every kernel below is given.
 struct Multiply<'a> {

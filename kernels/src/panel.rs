@@ -84,14 +84,28 @@ fn parts(format: Format) -> Option<&'static [Part]> {
         Format::Q8_0 => const { &[part(0, Scale, 1), part(2, Dword, 8)] },
         Format::MXFP4 => const { &[part(0, Exponent, 1), part(1, Dword, 4)] },
         Format::Q2_K => const { &[part(80, Scale, 2), part(0, Dword, 20)] },
-        Format::Q3_K => const { &[part(108, Scale, 1), part(0, Dword, 27)] },
+        Format::Q3_K => const { &[part(108, Scale, 1), part(96, Dword, 3), part(0, Dword, 24)] },
         Format::Q4_K => const { &[part(0, Scale, 2), part(4, Dword, 35)] },
         Format::Q5_K => const { &[part(0, Scale, 2), part(4, Dword, 43)] },
-        Format::Q6_K => const { &[part(208, Scale, 1), part(0, Dword, 52)] },
+        Format::Q6_K => const { &Q6_K },
         Format::IQ4_XS => const { &[part(0, Scale, 1), part(2, Half, 1), part(4, Dword, 33)] },
         _ => return None,
     })
 }
+
+/// First the scales, then each half's upper bits and lower ones: as they are read.
+const Q6_K: [Part; 6] = {
+    use Unit::{Dword, Scale};
+    let (scales, high, low) = (192, 128, 0);
+    [
+        part(208, Scale, 1),
+        part(scales, Dword, 4),
+        part(high, Dword, 8),
+        part(low, Dword, 16),
+        part(high + 32, Dword, 8),
+        part(low + 64, Dword, 16),
+    ]
+};
 
 /// Whether matrices of this format can be packed and multiplied.
 pub fn can_pack(format: Format) -> bool {
@@ -149,70 +163,58 @@ pub fn pack_panel(
     let rows = rows_bytes.len() / row_bytes.max(1);
     assert!((1..=ROWS).contains(&rows) || row_bytes == 0, "1 to 16 rows, not {rows}");
     assert_eq!(rows_bytes.len(), rows * row_bytes, "whole rows");
+    if rows < ROWS {
+        out.fill(0);
+    }
     let block_bytes = format.bytes_per_block();
-    for (block, out) in out.chunks_exact_mut(block_bytes * ROWS).enumerate() {
-        let mut at = 0;
+    for (block, mut out) in out.chunks_exact_mut(block_bytes * ROWS).enumerate() {
         for part in parts {
-            let bytes = part.unit.bytes();
-            for unit in 0..part.count {
-                let start = block * block_bytes + part.start + unit * bytes;
-                let to = &mut out[at..at + ROWS * bytes];
-                pack_unit(part.unit, &rows_bytes[start..], row_bytes, rows, to)
-                    .map_err(|row| BadScale { format, row, block })?;
-                at += ROWS * bytes;
+            let bytes = part.count * part.unit.bytes();
+            let (to, rest) = out.split_at_mut(bytes * ROWS);
+            out = rest;
+            for (row, from) in rows_bytes.chunks_exact(row_bytes).enumerate() {
+                let from = &from[block * block_bytes + part.start..][..bytes];
+                pack_units(part.unit, row, from, to).ok_or(BadScale { format, row, block })?;
             }
         }
     }
     Ok(())
 }
 
-/// Copies one unit of each row, `stride` bytes apart; the row whose unit is no number is the error.
-fn pack_unit(
-    unit: Unit,
-    from: &[u8],
-    stride: usize,
-    rows: usize,
-    to: &mut [u8],
-) -> Result<(), usize> {
+/// Copies one row's units to their places; none where one of them is no number.
+fn pack_units(unit: Unit, row: usize, from: &[u8], to: &mut [u8]) -> Option<()> {
     match unit {
-        Unit::Exponent => {
-            copy(from, stride, rows, to, |byte: [u8; 1]| (byte[0] != u8::MAX).then_some(byte))
-        }
-        Unit::Half => copy(from, stride, rows, to, |half: [u8; 2]| Some(half)),
+        Unit::Exponent => copy(row, from, to, |byte: [u8; 1]| (byte[0] != u8::MAX).then_some(byte)),
+        Unit::Half => copy(row, from, to, |half: [u8; 2]| Some(half)),
         Unit::Scale => {
-            copy(from, stride, rows, to, |half: [u8; 2]| (half[1] & 0x7c != 0x7c).then_some(half))
+            copy(row, from, to, |half: [u8; 2]| (half[1] & 0x7c != 0x7c).then_some(half))
         }
-        Unit::Bfloat => copy(from, stride, rows, to, |half: [u8; 2]| {
+        Unit::Bfloat => copy(row, from, to, |half: [u8; 2]| {
             (u16::from_le_bytes(half) & 0x7f80 != 0x7f80).then_some(half)
         }),
-        Unit::Dword => copy(from, stride, rows, to, |dword: [u8; 4]| Some(dword)),
-        Unit::Single => copy(from, stride, rows, to, |dword: [u8; 4]| {
+        Unit::Dword => copy(row, from, to, |dword: [u8; 4]| Some(dword)),
+        Unit::Single => copy(row, from, to, |dword: [u8; 4]| {
             f32::from_le_bytes(dword).is_finite().then_some(dword)
         }),
-        Unit::Bits => copy(from, stride, rows, to, |dword: [u8; 4]| {
+        Unit::Bits => copy(row, from, to, |dword: [u8; 4]| {
             Some(bits_to_planes(u32::from_le_bytes(dword)).to_le_bytes())
         }),
     }
 }
 
-/// Copies `N` bytes of every row through `check`; zeros for rows there are none of.
+/// Copies units of `N` bytes, through `check`, to every sixteenth place from `row` on.
 #[inline(always)]
 fn copy<const N: usize>(
+    row: usize,
     from: &[u8],
-    stride: usize,
-    rows: usize,
     to: &mut [u8],
     check: impl Fn([u8; N]) -> Option<[u8; N]>,
-) -> Result<(), usize> {
-    let (to, _) = to.as_chunks_mut::<N>();
-    for (row, to) in to.iter_mut().enumerate() {
-        *to = [0; N];
-        if row < rows {
-            let unit = from[row * stride..].first_chunk().expect("units lie within their block");
-            *to = check(*unit).ok_or(row)?;
-        }
+) -> Option<()> {
+    let (to, _) = to.as_chunks_mut::<N>().0.as_chunks_mut::<ROWS>();
+    for (from, to) in from.as_chunks::<N>().0.iter().zip(to) {
+        to[row] = check(*from)?;
     }
-    Ok(())
+    Some(())
 }
 
 /// Bit `4 g + i` becomes bit `8 i + g`: as an 8 x 4 matrix of bits, its transpose.

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::blocks32::Quants32;
-use super::source::{LINE, Unpacked, prefetch};
+use super::source::{Unpacked, prefetch};
 use super::{Multiply, Outputs};
 use crate::activation::{Rows, SUMS_32};
 use crate::arch::{Kernel, LANES, Simd};
@@ -101,7 +101,7 @@ impl<V: Simd, Q: Quants32> Source<V> for Direct<'_, Q> {
     /// for more at once than the processor can wait for.
     #[inline(always)]
     fn scale(self, v: V, block: usize) -> V::F {
-        prefetch(v, self.0, block * Q::BYTES / LINE..(block + 1) * Q::BYTES / LINE);
+        prefetch(v, self.0, block * Q::BYTES, Q::BYTES);
         Q::scale(v, self.block(block))
     }
 
@@ -147,7 +147,7 @@ impl<Q: Quants32> Blocks<'_, Q> {
             if tokens.len() <= DIRECT_MAX {
                 work.run::<V, Q, _>(v, Direct::<Q>(bytes, PhantomData), totals);
             } else {
-                prefetch(v, bytes, 0..(TOGETHER * Q::BYTES).div_ceil(LINE));
+                prefetch(v, bytes, 0, TOGETHER * Q::BYTES);
                 unpack::<V, Q>(v, bytes, unpacked);
                 work.run::<V, Q, &Unpacked>(v, unpacked, totals);
             }

@@ -212,7 +212,7 @@ impl Quants256 for Q6K {
     #[inline(always)]
     fn side<V: Simd>(v: V, block: Self::Block<'_>, side: &mut Side) {
         for quad in 0..4 {
-            let scales = v.load(&block.vectors[48 + quad]);
+            let scales = v.load(&block.vectors[quad]);
             spread(v, scales, &mut side.scales[4 * quad..][..4], true);
             couple(v, scales, &mut side.pairs[2 * quad..][..2], true);
         }
@@ -227,8 +227,9 @@ impl Quants256 for Q6K {
         inner: usize,
         at: usize,
     ) -> V::I {
-        let low = v.load(&block.vectors[outer * 16 + inner % 2 * 8 + at]);
-        let high = v.load(&block.vectors[32 + outer * 8 + at]);
+        let half = 4 + outer * 24;
+        let high = v.load(&block.vectors[half + at]);
+        let low = v.load(&block.vectors[half + 8 + inner % 2 * 8 + at]);
         v.or(nibbles(v, low, inner / 2), moved(v, high, 2 * inner, 0x30))
     }
 }
@@ -298,11 +299,11 @@ impl Quants256 for Q3K {
 
     #[inline(always)]
     fn side<V: Simd>(v: V, block: Self::Block<'_>, side: &mut Side) {
-        let high = v.load(&block.vectors[26]);
+        let high = v.load(&block.vectors[2]);
         // As 16-bit pairs, so that no byte borrows from another.
         let bias = v.splat4([32, 0, 32, 0]);
         for quad in 0..4 {
-            let low = nibbles(v, v.load(&block.vectors[24 + quad % 2]), quad / 2);
+            let low = nibbles(v, v.load(&block.vectors[quad % 2]), quad / 2);
             let scales = v.or(low, moved(v, high, 2 * quad, 0x30));
             let to = &mut side.scales[4 * quad..][..4];
             v.store(&mut to[0], v.sub_16(v.pair::<0, 0>(scales), bias));
@@ -324,8 +325,8 @@ impl Quants256 for Q3K {
         inner: usize,
         at: usize,
     ) -> V::I {
-        let low = v.load(&block.vectors[8 + (2 * outer + inner / 4) * 8 + at]);
-        let high = moved(v, v.load(&block.vectors[at]), 8 * outer + inner, 4);
+        let low = v.load(&block.vectors[11 + (2 * outer + inner / 4) * 8 + at]);
+        let high = moved(v, v.load(&block.vectors[3 + at]), 8 * outer + inner, 4);
         v.or(bit_pairs(v, low, inner % 4), high)
     }
 }

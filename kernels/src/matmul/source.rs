@@ -1,7 +1,5 @@
 //! Where the vectors of a tile come from.
 
-use std::ops::Range;
-
 use super::{AHEAD, Bytes, Outputs};
 use crate::arch::{LANES, Simd, VECTOR_BYTES};
 
@@ -60,9 +58,9 @@ pub(super) trait Source<V: Simd>: Copy {
     /// Vector `at` (0 to 7) of the 32 columns `outer * INNER + inner`.
     fn vector(self, v: V, outer: usize, inner: usize, at: usize) -> V::I;
 
-    /// Asks for what will be wanted when these vectors are done, a share of it at each `outer` step.
+    /// Asks for what will be wanted when these vectors are done, a share of it at each of eight runs.
     #[inline(always)]
-    fn prefetch(self, _v: V, _outer: usize) {}
+    fn prefetch(self, _v: V, _run: usize) {}
 }
 
 impl<V: Simd> Source<V> for &Vectors {
@@ -76,12 +74,13 @@ impl<V: Simd> Source<V> for &Vectors {
 }
 
 /// Bytes that memory gives at once.
-pub(super) const LINE: usize = 64;
+const LINE: usize = 64;
 
-/// Asks for some lines of the bytes that will be wanted when these are done.
+/// Asks for what is as far behind `bytes[from..from + count]` as will be wanted when those are done.
+/// `count` is a constant wherever this is called, so that no loop is left.
 #[inline(always)]
-pub(super) fn prefetch<V: Simd>(v: V, bytes: &[u8], lines: Range<usize>) {
-    for line in lines {
-        v.prefetch(bytes, AHEAD + line * LINE);
+pub(super) fn prefetch<V: Simd>(v: V, bytes: &[u8], from: usize, count: usize) {
+    for line in 0..count.div_ceil(LINE) {
+        v.prefetch(bytes, AHEAD + from + line * LINE);
     }
 }

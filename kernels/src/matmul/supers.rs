@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::quants256::{Correction, Quants256};
-use super::source::{LINE, Side, Source, Vectors, prefetch};
+use super::source::{Side, Source, Vectors, prefetch};
 use super::{Multiply, Outputs};
 use crate::activation::{Rows, SUMS_256};
 use crate::arch::{Kernel, LANES, Simd};
@@ -63,12 +63,11 @@ impl<V: Simd, Q: Quants256> Source<V> for Direct<'_, Q> {
         Q::vector(v, self.0, outer, inner, at)
     }
 
-    /// A share of the lines at each step: memory is asked steadily, and never for more at once than
-    /// the processor can wait for.
+    /// An eighth of the block: memory is asked steadily, and never for more at once than the processor
+    /// can wait for.
     #[inline(always)]
-    fn prefetch(self, v: V, outer: usize) {
-        let (lines, steps) = (Q::BYTES.div_ceil(LINE), 8 / Q::INNER);
-        prefetch(v, self.1, outer * lines / steps..(outer + 1) * lines / steps);
+    fn prefetch(self, v: V, run: usize) {
+        prefetch(v, self.1, run * (Q::BYTES / 8), Q::BYTES / 8);
     }
 }
 
@@ -100,7 +99,7 @@ impl<Q: Quants256> Supers<'_, Q> {
             if tokens.len() <= Q::DIRECT {
                 work.run::<V, Q, _>(v, Direct::<Q>(block, bytes), &unpacked.side, totals);
             } else {
-                prefetch(v, bytes, 0..Q::BYTES.div_ceil(LINE));
+                prefetch(v, bytes, 0, Q::BYTES);
                 unpack::<V, Q>(v, block, &mut unpacked.vectors);
                 work.run::<V, Q, &Vectors>(v, &unpacked.vectors, &unpacked.side, totals);
             }
@@ -182,7 +181,6 @@ fn tile<V: Simd, Q: Quants256, S: Source<V>, const N: usize>(
 ) {
     let mut integers = [v.splat4([0; 4]); N];
     for outer in 0..8 / S::INNER {
-        source.prefetch(v, outer);
         unrolled!(V: inner in S::INNER => {
             run::<V, Q, S, N>(v, source, outer, inner, side, groups, &mut integers);
         });
@@ -219,6 +217,7 @@ fn run<V: Simd, Q: Quants256, S: Source<V>, const N: usize>(
 ) {
     let limit = if V::WIDE || Q::SIGNED { Q::PART } else { Q::LIMIT };
     let run = outer * S::INNER + inner;
+    source.prefetch(v, run);
     let mut sums = [v.splat4([0; 4]); N];
     unrolled!(V: at in 8 => {
         let weights = source.vector(v, outer, inner, at);

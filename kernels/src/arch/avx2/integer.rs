@@ -44,8 +44,13 @@ impl Integers for Avx2 {
 
     #[inline(always)]
     fn prefetch(self, near: &[u8], offset: usize) {
-        // A hint: any address will do.
-        avx2!(_mm_prefetch::<_MM_HINT_T0>(near.as_ptr().wrapping_add(offset).cast()));
+        let at = near.as_ptr().wrapping_add(offset);
+        // SAFETY: a hint: any address will do. As far as the compiler knows it touches memory, so that it
+        // stays between the loads that it was written between; an intrinsic is moved to its like, and
+        // what comes in one burst is not fetched in time.
+        unsafe {
+            std::arch::asm!("prefetcht0 [{at}]", at = in(reg) at, options(nostack, preserves_flags));
+        }
     }
 
     #[inline(always)]
