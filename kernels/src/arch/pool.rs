@@ -140,7 +140,7 @@ impl Drop for Idle<'_> {
 /// lies on lines of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Line<T>(T);
+pub(super) struct Line<T>(pub(super) T);
 
 /// What the threads of a pool have in common.
 struct Threads {

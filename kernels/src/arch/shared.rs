@@ -3,12 +3,16 @@
 //! A phase of [a run](super::pool::Pool::run) writes what a later one reads, each chunk its own rows and
 //! columns. That the parts are disjoint is a matter of arithmetic on indices, which the compiler does
 //! not follow; so it is checked where a part is borrowed, as `RefCell` does, and a mistake is a panic and
-//! not a data race. A borrow costs some tens of nanoseconds, once a chunk.
+//! not a data race. A borrow costs some tens of nanoseconds, once a chunk; one of the whole to read,
+//! which every chunk does with its input, two additions to a counter.
 #![expect(unsafe_code, reason = "parts of one buffer, lent to several threads")]
 
 use std::ops::{Deref, Range};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::pool::Line;
 
 #[cfg(test)]
 mod tests;
@@ -16,19 +20,27 @@ mod tests;
 /// A matrix, row-major, whose parts are borrowed at run time.
 ///
 /// `T` is a number: the workers see each other's writes because a borrow that follows another one's end
-/// goes through the same lock.
+/// goes through the same lock, or reads the counter that the other's end has written.
+///
+/// Who borrows the whole adds to `readers` and then looks at `writers`; who borrows a part to write adds
+/// to `writers` and then looks at `readers`. All four are `SeqCst`, so that one of the two sees the other.
 pub struct Shared<T> {
     rows: usize,
     columns: usize,
     /// The `rows * columns` values, from a `Box<[T]>`.
     values: NonNull<T>,
-    loans: Mutex<Loans>,
+    loans: Line<Mutex<Loans>>,
+    /// Loans of the whole, to read.
+    readers: Line<AtomicUsize>,
+    /// Those of `loans` that write.
+    writers: Line<AtomicUsize>,
 }
 
 // SAFETY: `values` is what keeps it from being `Send`: it is owned, like a box, and `T` may be sent.
 unsafe impl<T: Send> Send for Shared<T> {}
-// SAFETY: values are reached only through guards. While a guard that writes lives, `Loans` admits no
-// other that overlaps it, on any thread; guards that only read share values, for which `T: Sync`.
+// SAFETY: values are reached only through guards. While a guard that writes lives, `Loans` and the
+// counters admit no other that overlaps it, on any thread; guards that only read share values, for which
+// `T: Sync`.
 unsafe impl<T: Send + Sync> Sync for Shared<T> {}
 
 impl<T> std::fmt::Debug for Shared<T> {
@@ -43,7 +55,8 @@ impl<T: Copy + Default> Shared<T> {
         let length = rows.checked_mul(columns).expect("a matrix fits in memory");
         let values = Box::into_raw(vec![T::default(); length].into_boxed_slice());
         let values = NonNull::new(values.cast::<T>()).expect("a box is not null");
-        Shared { rows, columns, values, loans: Mutex::default() }
+        let (loans, readers, writers) = Default::default();
+        Shared { rows, columns, values, loans, readers, writers }
     }
 }
 
@@ -76,7 +89,16 @@ impl<T> Shared<T> {
     /// Where a part is being written.
     #[track_caller]
     pub fn read(&self) -> Read<'_, T> {
-        Read(self.read_block(0..self.rows, 0..self.columns))
+        let read = Read { shared: self };
+        if self.length() == 0 {
+            return read;
+        }
+        self.readers.0.fetch_add(1, Ordering::SeqCst);
+        assert!(
+            self.writers.0.load(Ordering::SeqCst) == 0,
+            "{self:?} is read while a part is written"
+        );
+        read
     }
 
     /// Borrows a rectangle, to read.
@@ -86,9 +108,8 @@ impl<T> Shared<T> {
     #[track_caller]
     pub fn read_block(&self, rows: Range<usize>, columns: Range<usize>) -> ReadBlock<'_, T> {
         let block = self.block(rows, columns);
-        if !self.loans().read(&block) {
-            panic!("{block:?} of {self:?} is read while a part is written");
-        }
+        let free = block.is_empty() || self.loans().read(&block);
+        assert!(free, "{block:?} of {self:?} is read while a part is written");
         ReadBlock { shared: self, block }
     }
 
@@ -99,10 +120,16 @@ impl<T> Shared<T> {
     #[track_caller]
     pub fn write(&self, rows: Range<usize>, columns: Range<usize>) -> Write<'_, T> {
         let block = self.block(rows, columns);
-        if !self.loans().write(&block) {
-            panic!("{block:?} of {self:?} is written while a part is read or written");
+        if block.is_empty() {
+            return Write { shared: self, block };
         }
-        Write { shared: self, block }
+        let free = self.loans().write(&block);
+        assert!(free, "{block:?} of {self:?} is written while a part is read or written");
+        self.writers.0.fetch_add(1, Ordering::SeqCst);
+        let write = Write { shared: self, block };
+        let readers = self.readers.0.load(Ordering::SeqCst);
+        assert!(readers == 0, "{:?} of {self:?} is written while all is read", write.block);
+        write
     }
 
     #[track_caller]
@@ -115,7 +142,7 @@ impl<T> Shared<T> {
 
     fn loans(&self) -> MutexGuard<'_, Loans> {
         // No code that panics runs under the lock.
-        self.loans.lock().unwrap_or_else(PoisonError::into_inner)
+        self.loans.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the block's part of row `row` begins.
@@ -155,7 +182,7 @@ impl Block {
     }
 }
 
-/// What is borrowed: a few blocks a thread. Empty blocks are not kept.
+/// What is borrowed: a few blocks a thread, none of them empty.
 #[derive(Default)]
 struct Loans {
     reads: Vec<Block>,
@@ -164,8 +191,8 @@ struct Loans {
 
 impl Loans {
     fn read(&mut self, block: &Block) -> bool {
-        let free = block.is_empty() || !self.writes.iter().any(|other| other.overlaps(block));
-        if free && !block.is_empty() {
+        let free = !self.writes.iter().any(|other| other.overlaps(block));
+        if free {
             self.reads.push(block.clone());
         }
         free
@@ -173,8 +200,8 @@ impl Loans {
 
     fn write(&mut self, block: &Block) -> bool {
         let mut others = self.writes.iter().chain(&self.reads);
-        let free = block.is_empty() || !others.any(|other| other.overlaps(block));
-        if free && !block.is_empty() {
+        let free = !others.any(|other| other.overlaps(block));
+        if free {
             self.writes.push(block.clone());
         }
         free
@@ -190,15 +217,25 @@ impl Loans {
 
 /// The whole matrix, row after row, to read.
 #[derive(Debug)]
-pub struct Read<'a, T>(ReadBlock<'a, T>);
+pub struct Read<'a, T> {
+    shared: &'a Shared<T>,
+}
 
 impl<T> Deref for Read<'_, T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        let shared = self.0.shared;
+        let shared = self.shared;
         // SAFETY: these are all values of the matrix, and while `self` lives nobody writes any.
         unsafe { std::slice::from_raw_parts(shared.values.as_ptr(), shared.length()) }
+    }
+}
+
+impl<T> Drop for Read<'_, T> {
+    fn drop(&mut self) {
+        if self.shared.length() > 0 {
+            self.shared.readers.0.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -224,7 +261,9 @@ impl<T> ReadBlock<'_, T> {
 
 impl<T> Drop for ReadBlock<'_, T> {
     fn drop(&mut self) {
-        Loans::end(&mut self.shared.loans().reads, &self.block);
+        if !self.block.is_empty() {
+            Loans::end(&mut self.shared.loans().reads, &self.block);
+        }
     }
 }
 
@@ -262,6 +301,9 @@ impl<T> Write<'_, T> {
 
 impl<T> Drop for Write<'_, T> {
     fn drop(&mut self) {
-        Loans::end(&mut self.shared.loans().writes, &self.block);
+        if !self.block.is_empty() {
+            self.shared.writers.0.fetch_sub(1, Ordering::SeqCst);
+            Loans::end(&mut self.shared.loans().writes, &self.block);
+        }
     }
 }
