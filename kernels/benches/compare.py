@@ -94,25 +94,27 @@ class Run:
         self.versions = {"llama-cpp-python": loaded["version"], "llama.cpp runs with": loaded["system"]}
         return session
 
-    def theirs(self, work, setting):
-        """Tokens a second of `work`, a request and its arguments, with a setting of llama.cpp's."""
+    def theirs(self, work, setting, warm=True):
+        """Tokens a second of `work`, a request and its arguments, with a setting of llama.cpp's; in a
+        fresh context after a run that does not count, if `warm`."""
         session, (request, arguments, context) = self.peer(setting["extra"]), work
         wanted = {"threads": self.options.threads, "flash": setting["flash"], "ubatch": setting["ubatch"], **context}
         if self.contexts.get(setting["extra"]) != wanted:
             session.ask("context", **wanted)
             self.contexts[setting["extra"]] = wanted
-            # Pages of a fresh context are touched outside of what is measured.
-            session.ask(request, **{**arguments, "repetitions": 1})
+            if warm:
+                session.ask(request, **{**arguments, "repetitions": 1})
         return session.ask(request, **arguments)["tps"]
 
     def best_setting(self, work, ubatches):
-        """The setting that was fastest once; a glance is enough, as they differ by tens of percent."""
+        """The setting that was fastest in one of two runs, the first of which may not be warm; a glance
+        is enough, as they differ by tens of percent."""
         request, arguments, context = work
         short = {**arguments, "repetitions": 2, "tokens": min(arguments["tokens"], 512 if request == "prefill" else 12)}
         tried = []
         for extra, flash, ubatch in itertools.product([True, False], [False, True], ubatches):
             setting = {"extra": extra, "flash": flash, "ubatch": ubatch}
-            tried.append({**setting, "tps": max(self.theirs((request, short, context), setting))})
+            tried.append({**setting, "tps": max(self.theirs((request, short, context), setting, warm=False))})
             report(f"  {name_of(setting)}: {tried[-1]['tps']:.1f} tok/s")
         best = max(tried, key=lambda one: one["tps"])
         return {key: best[key] for key in ("extra", "flash", "ubatch")}, tried

@@ -342,13 +342,16 @@ impl Bench {
         progress: Progress,
     ) -> Result<Bench, BenchError> {
         let start = Instant::now();
-        let model = Model::open(path).map_err(LoadError::from)?;
-        let context = model.context_length() as usize;
-        if needed > context {
-            return Err(BenchError::Context { needed, context });
-        }
-        let load = options.load(needed);
-        let executor = executor::open(&model, &load, &mut |done| progress(Stage::Loading(done)))?;
+        let opened = Model::open_while(path, |network| {
+            let context = network.header().context_length as usize;
+            if needed > context {
+                return Err(BenchError::Context { needed, context });
+            }
+            let told = &mut |done| progress(Stage::Loading(done));
+            Ok(executor::open(network, &options.load(needed), told)?)
+        });
+        let (model, executor) = opened.map_err(LoadError::from)?;
+        let executor = executor?;
         let load_s = start.elapsed().as_secs_f64();
         let bench = Bench { model, executor, load_s };
         bench.check(options, needed)?;

@@ -180,10 +180,10 @@ impl Engine {
         progress: &mut dyn FnMut(f32),
     ) -> Result<Engine, LoadError> {
         progress(0.0);
-        let model = Arc::new(Model::open(path)?);
-        let prompter = Prompter::new(Arc::clone(&model), options.template.as_deref())?;
-        let executor = executor::open(&model, options, progress)?;
-        let engine = Engine::start(prompter, executor)?;
+        let (model, executor) =
+            Model::open_while(path, |network| executor::open(network, options, progress))?;
+        let prompter = Prompter::new(Arc::new(model), options.template.as_deref())?;
+        let engine = Engine::start(prompter, executor?)?;
         progress(1.0);
         Ok(engine)
     }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{LoadError, LoadOptions};
-use crate::model::Model;
+use crate::model::Network;
 use candle::{CandleExecutor, Precision};
 use cpu::CpuExecutor;
 
@@ -163,14 +163,14 @@ pub enum ExecutorKind {
 
 /// Loads a model into the executor that the options name. `progress` hears fractions from 0 to 1.
 pub fn open(
-    model: &Model,
+    network: &Network,
     options: &LoadOptions,
     progress: &mut dyn FnMut(f32),
 ) -> Result<Box<dyn Executor>, LoadError> {
     Ok(match options.executor {
-        ExecutorKind::Cpu => Box::new(CpuExecutor::load(model, options, progress)?),
+        ExecutorKind::Cpu => Box::new(CpuExecutor::load(network, options, progress)?),
         ExecutorKind::Candle => {
-            Box::new(CandleExecutor::load(model, options, Precision::Packed, progress)?)
+            Box::new(CandleExecutor::load(network, options, Precision::Packed, progress)?)
         }
     })
 }

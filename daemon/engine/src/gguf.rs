@@ -298,6 +298,13 @@ impl Gguf {
         }
     }
 
+    /// Gives all pages of the file back to the kernel; they are read again when touched.
+    pub fn release_all(&self) {
+        if let Bytes::Mapped(map) = &self.bytes {
+            map.release(0..map.len());
+        }
+    }
+
     fn file_range(&self, tensor: &TensorInfo) -> Option<Range<usize>> {
         let range = tensor.range(self.data_offset)?;
         Some(range.start.try_into().ok()?..range.end.try_into().ok()?)

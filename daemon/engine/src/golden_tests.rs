@@ -94,7 +94,7 @@ fn compare(executor: &mut CpuExecutor, case: &Case, count: usize, tie: f32) -> u
 fn check(name: &str, weights: WeightForm, kv: KvFormat, tie: f32) {
     let model = Model::open(&model_path(name)).expect("a good model");
     let options = LoadOptions { context_length: Some(128), weights, kv, ..LoadOptions::default() };
-    let mut executor = CpuExecutor::load(&model, &options, &mut |_| ()).expect("it loads");
+    let mut executor = CpuExecutor::load(model.network(), &options, &mut |_| ()).expect("it loads");
     for case in golden(name) {
         let count = case.tokens.len();
         let equal = compare(&mut executor, &case, count, tie);

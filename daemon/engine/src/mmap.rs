@@ -1,4 +1,4 @@
-//! Read-only maps of files: the one module of the engine with `unsafe`.
+//! Maps of files and of memory: the one module of the engine with `unsafe`.
 //!
 //! A model file is mapped, not read: pages come in as they are touched and the kernel may drop them
 //! again. The map is private and read-only, so nothing here can change the file.
@@ -74,6 +74,16 @@ impl Arena {
             tracing::debug!(%error, "no large pages for the weights");
         }
         Ok(Arena(map))
+    }
+}
+
+/// Gives memory that was allocated and freed back to the kernel. What loading a model allocates for a
+/// moment (a hundred thousand short strings) lies between what stays, and the C library keeps it.
+pub fn trim_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it takes locks of the allocator and returns free pages; allocations are not touched.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

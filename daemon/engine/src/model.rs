@@ -12,6 +12,7 @@ mod tensors;
 #[cfg(test)]
 mod tests;
 
+use std::panic::resume_unwind;
 use std::path::Path;
 
 pub use header::{Header, Rotary, Stretch};
@@ -19,6 +20,7 @@ pub use summary::Summary;
 
 use crate::arch;
 use crate::gguf::{Gguf, GgufError};
+use crate::mmap;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// Why a file cannot be run as a model.
@@ -85,12 +87,35 @@ pub enum ModelError {
     },
 }
 
-/// An opened model: header, tensors, tokenizer and chat template. Immutable.
+/// What is computed: a file's hyper-parameters and tensors, checked against one another. Immutable.
+#[derive(Debug)]
+pub struct Network {
+    header: Header,
+    gguf: Gguf,
+}
+
+impl Network {
+    /// Checks a file.
+    pub fn from_gguf(gguf: Gguf) -> Result<Network, ModelError> {
+        Ok(Network { header: Header::read(&gguf)?, gguf })
+    }
+
+    /// The hyper-parameters.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The file: tensors and every key.
+    pub fn gguf(&self) -> &Gguf {
+        &self.gguf
+    }
+}
+
+/// An opened model: network, tokenizer and chat template. Immutable.
 #[derive(Debug)]
 pub struct Model {
-    header: Header,
+    network: Network,
     summary: Summary,
-    gguf: Gguf,
     tokenizer: Tokenizer,
     template: Option<String>,
 }
@@ -98,21 +123,50 @@ pub struct Model {
 impl Model {
     /// Opens and checks the file at `path`.
     pub fn open(path: &Path) -> Result<Model, ModelError> {
-        Model::from_gguf(Gguf::open(path)?)
+        Ok(Model::open_while(path, |_| ())?.0)
+    }
+
+    /// As [`Model::open`], and does `work` with the network while another thread makes the tokenizer,
+    /// which takes a good part of a second.
+    pub fn open_while<T>(
+        path: &Path,
+        work: impl FnOnce(&Network) -> T,
+    ) -> Result<(Model, T), ModelError> {
+        Model::from_gguf_while(Gguf::open(path)?, work)
     }
 
     /// Checks a file that is open already.
     pub fn from_gguf(gguf: Gguf) -> Result<Model, ModelError> {
-        let header = Header::read(&gguf)?;
-        let summary = Summary::read(&gguf)?;
-        let tokenizer = Tokenizer::from_gguf(&gguf)?;
+        Ok(Model::from_gguf_while(gguf, |_| ())?.0)
+    }
+
+    fn from_gguf_while<T>(
+        gguf: Gguf,
+        work: impl FnOnce(&Network) -> T,
+    ) -> Result<(Model, T), ModelError> {
+        let network = Network::from_gguf(gguf)?;
+        let gguf = &network.gguf;
+        let summary = Summary::read(gguf)?;
         let template = gguf.get_str("tokenizer.chat_template")?.map(str::to_owned);
-        Ok(Model { header, summary, gguf, tokenizer, template })
+        let (tokenizer, result) = std::thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| Tokenizer::from_gguf(gguf));
+            let result = work(&network);
+            (tokenizer.join().unwrap_or_else(|panic| resume_unwind(panic)), result)
+        });
+        let tokenizer = tokenizer?;
+        network.gguf.release_all();
+        mmap::trim_heap();
+        Ok((Model { summary, tokenizer, template, network }, result))
+    }
+
+    /// Its network.
+    pub fn network(&self) -> &Network {
+        &self.network
     }
 
     /// The hyper-parameters.
     pub fn header(&self) -> &Header {
-        &self.header
+        self.network.header()
     }
 
     /// The facts that a listing shows.
@@ -122,7 +176,7 @@ impl Model {
 
     /// The file: tensors and every key.
     pub fn gguf(&self) -> &Gguf {
-        &self.gguf
+        self.network.gguf()
     }
 
     /// The tokenizer.
@@ -132,12 +186,12 @@ impl Model {
 
     /// The family's name, as in the file.
     pub fn architecture(&self) -> &'static str {
-        self.header.architecture.name()
+        self.header().architecture.name()
     }
 
     /// Tokens of context the model was trained for.
     pub fn context_length(&self) -> u32 {
-        self.header.context_length
+        self.header().context_length
     }
 
     /// The source of the chat template that the file carries, in Jinja.

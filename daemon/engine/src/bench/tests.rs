@@ -110,7 +110,7 @@ fn perplexity_is_that_of_the_second_halves() {
 fn naive(path: &Path, context: usize, chunks: usize) -> (Vec<f64>, Vec<Vec<f32>>) {
     let model = Model::open(path).expect("a model");
     let load = BenchOptions::default().load(context);
-    let mut executor = executor::open(&model, &load, &mut |_| ()).expect("an executor");
+    let mut executor = executor::open(model.network(), &load, &mut |_| ()).expect("an executor");
     let tokenizer = model.tokenizer();
     let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
     let mut tokens: Vec<u32> = bos.into_iter().collect();

@@ -15,7 +15,7 @@ use candle_transformers::models::{quantized_llama, quantized_qwen2};
 
 use super::{Batch, Bytes, Executor, ExecutorError, Logits, SequenceId};
 use crate::engine::{LoadError, LoadOptions, panic_text};
-use crate::model::Model;
+use crate::model::Network;
 
 mod geometry;
 mod source;
@@ -88,17 +88,17 @@ impl std::fmt::Debug for CandleExecutor {
 impl CandleExecutor {
     /// Copies the model's tensors into candle.
     pub(crate) fn load(
-        model: &Model,
+        network: &Network,
         options: &LoadOptions,
         precision: Precision,
         progress: &mut dyn FnMut(f32),
     ) -> Result<CandleExecutor, LoadError> {
-        let header = model.header();
+        let header = network.header();
         let context = choose_context(options.context_length, geometry::context_max(header))?;
         log_threads(options.threads);
-        let weights = guarded(|| source::load(model, context, precision, progress))?;
+        let weights = guarded(|| source::load(network, context, precision, progress))?;
         let context_length = context as usize;
-        let bytes = geometry::bytes(model, precision, context_length, PIECES[0]);
+        let bytes = geometry::bytes(network, precision, context_length, PIECES[0]);
         let vocabulary = header.vocab_size as usize;
         Ok(CandleExecutor { weights, vocabulary, context_length, bytes, held: 0 })
     }

@@ -17,7 +17,7 @@ use dsk_kernels::shared::Shared;
 
 use super::{Batch, Bytes, Executor, ExecutorError, Logits, SequenceId};
 use crate::engine::{KvFormat, LoadError, LoadOptions};
-use crate::model::{Header, Model};
+use crate::model::{Header, Network};
 use crate::plan::{Limits, Op, PanelChunk, Plan, chunks_of};
 
 mod buffers;
@@ -40,7 +40,7 @@ const SEQUENCES_DEFAULT: usize = 1;
 /// Sequences at once, at most.
 const SEQUENCES_MAX: usize = 256;
 /// Tokens of one step, at most: longer batches run as several. Buffers are as long as this.
-const STEP_TOKENS: usize = 512;
+const STEP_TOKENS: usize = 256;
 /// Workers, at most.
 const THREADS_MAX: usize = 1024;
 
@@ -87,17 +87,17 @@ pub(crate) struct CpuExecutor {
 impl CpuExecutor {
     /// Packs the model's weights; refuses what does not fit into memory before it takes any.
     pub(crate) fn load(
-        model: &Model,
+        network: &Network,
         options: &LoadOptions,
         progress: &mut dyn FnMut(f32),
     ) -> Result<CpuExecutor, LoadError> {
-        let header = model.header();
+        let header = network.header();
         let isa = choose_isa(options.isa.as_deref())?;
         let limits = limits(options, header)?;
-        let plan = Plan::new(model.gguf(), header, limits)?;
+        let plan = Plan::new(network.gguf(), header, limits)?;
         memory::check(plan.bytes())?;
-        let weights = Weights::load(model.gguf(), &plan, progress)?;
-        let ropes = ropes::ropes(model.gguf(), header, limits.context)?;
+        let weights = Weights::load(network.gguf(), &plan, progress)?;
+        let ropes = ropes::ropes(network.gguf(), header, limits.context)?;
         Ok(CpuExecutor::new(isa, header.clone(), plan, weights, ropes))
     }
 

@@ -5,7 +5,7 @@ use dsk_kernels::format::Format;
 use super::Precision;
 use crate::executor::Bytes;
 use crate::gguf::TensorInfo;
-use crate::model::{Header, Model};
+use crate::model::{Header, Network};
 
 /// Positions in the rope tables of candle's llama; qwen2's are as long as they are asked to be.
 const LLAMA_POSITIONS: u32 = candle_transformers::models::quantized_llama::MAX_SEQ_LEN as u32;
@@ -21,8 +21,8 @@ pub(super) fn context_max(header: &Header) -> u32 {
 }
 
 /// What candle keeps and, at most, uses for a step of `step` tokens in a full context.
-pub(super) fn bytes(model: &Model, precision: Precision, context: usize, step: usize) -> Bytes {
-    let header = model.header();
+pub(super) fn bytes(network: &Network, precision: Precision, context: usize, step: usize) -> Bytes {
+    let header = network.header();
     let (context, step) = (context as u64, step as u64);
     let (heads, kv_heads) = (u64::from(header.head_count), u64::from(header.head_count_kv));
     let head = u64::from(header.key_length);
@@ -34,7 +34,7 @@ pub(super) fn bytes(model: &Model, precision: Precision, context: usize, step: u
     let repeated = 2 * heads * head * context * F32;
     let inner = 4 * step * u64::from(header.feed_forward_length) * F32;
     let logits = u64::from(header.vocab_size) * F32;
-    let tensors = model.gguf().tensors().iter();
+    let tensors = network.gguf().tensors().iter();
     Bytes {
         weights: tensors.map(|info| tensor_bytes(info, header.tied_output, precision)).sum(),
         kv,

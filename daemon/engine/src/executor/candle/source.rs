@@ -15,20 +15,20 @@ use dsk_kernels::format::Format;
 use super::{Precision, Weights};
 use crate::executor::ExecutorError;
 use crate::gguf::{Gguf, TensorInfo};
-use crate::model::{Header, Model, Stretch};
+use crate::model::{Header, Network, Stretch};
 
 /// Builds candle's model from the file's tensors.
 pub(super) fn load(
-    model: &Model,
+    network: &Network,
     context_length: u32,
     precision: Precision,
     progress: &mut dyn FnMut(f32),
 ) -> Result<Weights, ExecutorError> {
-    let gguf = model.gguf();
-    refuse_unknown(model.header())?;
-    let content = content(gguf, model.header(), context_length, precision)?;
+    let gguf = network.gguf();
+    refuse_unknown(network.header())?;
+    let content = content(gguf, network.header(), context_length, precision)?;
     let mut source = Source::new(gguf, precision, progress);
-    let weights = match model.header().architecture.name() {
+    let weights = match network.header().architecture.name() {
         "llama" => quantized_llama::ModelWeights::from_gguf(content, &mut source, &Device::Cpu)
             .map(Weights::Llama),
         _ => quantized_qwen2::ModelWeights::from_gguf(content, &mut source, &Device::Cpu)

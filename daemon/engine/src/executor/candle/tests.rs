@@ -3,6 +3,7 @@
 use super::*;
 use crate::gguf::Gguf;
 use crate::gguf::testkit::{TINY_CONTEXT, tiny_model};
+use crate::model::Model;
 
 /// How far logits may differ that were summed in another order.
 const TOLERANCE: f32 = 1e-4;
@@ -11,7 +12,8 @@ fn load(architecture: &str, context: Option<u32>) -> CandleExecutor {
     let gguf = Gguf::parse(tiny_model(architecture, 7)).expect("a good file");
     let model = Model::from_gguf(gguf).expect("a good model");
     let options = LoadOptions { context_length: context, ..LoadOptions::default() };
-    CandleExecutor::load(&model, &options, Precision::Packed, &mut |_| ()).expect("it loads")
+    CandleExecutor::load(model.network(), &options, Precision::Packed, &mut |_| ())
+        .expect("it loads")
 }
 
 fn tokens(count: u32) -> Vec<u32> {

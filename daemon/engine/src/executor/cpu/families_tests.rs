@@ -34,7 +34,7 @@ fn logits(golden: &Golden, case: &Case) -> Vec<Vec<f32>> {
     let context_length = Some(case.context);
     let (kv, threads) = (KvFormat::F32, Some(2));
     let options = LoadOptions { context_length, threads, kv, ..LoadOptions::default() };
-    let mut executor = CpuExecutor::load(&model, &options, &mut |_| ()).expect("it loads");
+    let mut executor = CpuExecutor::load(model.network(), &options, &mut |_| ()).expect("it loads");
     let mut batch = Batch::default();
     batch.push(SequenceId(0), 0, &golden.tokens, false);
     batch.logits = golden.positions.clone();

@@ -23,7 +23,7 @@ use crate::plan::{LOGIT_ROWS, MatrixId, Op, PanelChunk, attend};
 /// Tokens of a chunk of the operations that go token by token.
 const TOKENS_PER_CHUNK: usize = 8;
 /// Tokens that a matrix is multiplied with before its next panels: they stay in the fast cache.
-const TOKEN_BLOCK: usize = 64;
+const TOKEN_BLOCK: usize = 96;
 /// Pieces of attention for each worker, below which contexts are cut.
 const TASKS_PER_THREAD: usize = 4;
 /// Queries of a chunk of attention.

@@ -4,6 +4,7 @@ use super::*;
 use crate::executor::candle::{CandleExecutor, Precision};
 use crate::gguf::Gguf;
 use crate::gguf::testkit::tiny_model;
+use crate::model::Model;
 
 /// How far logits may be from candle's, relative to the largest: both compute in f32, the cache is
 /// of half precision in one of them.
@@ -24,7 +25,7 @@ fn options(threads: usize, sequences: usize) -> LoadOptions {
 
 fn load(architecture: &str, threads: usize, sequences: usize) -> CpuExecutor {
     let model = model(tiny_model(architecture, 7));
-    CpuExecutor::load(&model, &options(threads, sequences), &mut |_| ()).expect("it loads")
+    CpuExecutor::load(model.network(), &options(threads, sequences), &mut |_| ()).expect("it loads")
 }
 
 fn tokens(seed: u32, count: usize) -> Vec<u32> {
@@ -49,7 +50,8 @@ fn logits_are_candles() {
     for architecture in ["llama", "qwen2"] {
         let mut ours = load(architecture, 2, 1);
         let model = model(tiny_model(architecture, 7));
-        let candle = CandleExecutor::load(&model, &options(1, 1), Precision::Unpacked, &mut |_| ());
+        let candle =
+            CandleExecutor::load(model.network(), &options(1, 1), Precision::Unpacked, &mut |_| ());
         let mut candle = candle.expect("it loads");
         let tokens = tokens(1, 100);
         let got = logits_of(&mut ours, &tokens, 100).pop().expect("a row");
@@ -124,7 +126,7 @@ fn more_tokens_than_a_step_has_room_for_run_in_parts() {
     let text = tokens(5, 300);
     let model = model(tiny_model("llama", 7));
     let wide = LoadOptions { context_length: Some(512), ..options(2, 3) };
-    let mut executor = CpuExecutor::load(&model, &wide, &mut |_| ()).expect("it loads");
+    let mut executor = CpuExecutor::load(model.network(), &wide, &mut |_| ()).expect("it loads");
     let mut batch = Batch::default();
     for sequence in 0..3 {
         batch.push(SequenceId(sequence), 0, &text, true);
@@ -161,7 +163,7 @@ fn damaged_weights_are_refused_by_name() {
         let info = gguf.tensor(tensor).expect("it is there");
         let at = (gguf.data_offset() + info.offset) as usize + 4 * 17;
         bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
-        let refused = CpuExecutor::load(&model(bytes), &options(2, 1), &mut |_| ());
+        let refused = CpuExecutor::load(model(bytes).network(), &options(2, 1), &mut |_| ());
         let error = refused.map(|_| ()).expect_err("refused").to_string();
         assert!(
             error.contains(&format!("{tensor:?}")) && error.contains("not a finite number"),
@@ -174,7 +176,7 @@ fn damaged_weights_are_refused_by_name() {
 fn options_without_sense_are_refused() {
     let model = model(tiny_model("llama", 1));
     let refused = |options: LoadOptions| {
-        CpuExecutor::load(&model, &options, &mut |_| ())
+        CpuExecutor::load(model.network(), &options, &mut |_| ())
             .map(|_| ())
             .expect_err("refused")
             .to_string()
@@ -189,7 +191,8 @@ fn options_without_sense_are_refused() {
 #[test]
 fn progress_ends_and_memory_is_as_planned() {
     let model = model(tiny_model("qwen2", 7));
-    let mut executor = CpuExecutor::load(&model, &options(2, 2), &mut |_| ()).expect("it loads");
+    let mut executor =
+        CpuExecutor::load(model.network(), &options(2, 2), &mut |_| ()).expect("it loads");
     let file: u64 = model.gguf().tensors().iter().filter_map(|tensor| tensor.bytes).sum();
     let bytes = executor.bytes();
     assert!(bytes.weights >= file && bytes.weights < file + (16 << 10), "{bytes:?} for {file}");
