@@ -36,8 +36,6 @@ pub trait Kernel {
 
 /// An instruction set: operations on vectors of integers and of floats.
 pub trait Simd: Integers + Floats + Conversions {
-    /// The instruction set this is the proof of.
-    const ISA: Isa;
     /// Runs a kernel compiled for this instruction set.
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
 }
@@ -96,7 +94,7 @@ pub trait Integers: Copy + Send + Sync + 'static {
     /// 16 numbers of 16 bits, zero-extended to the 32-bit lanes.
     fn load_u16(self, from: &[u8; 2 * LANES]) -> Self::I;
 
-    /// Sums of the products of unsigned weights and signed activations.
+    /// Sums of the products of weights of 0 to 127 and signed activations.
     fn products(self, weights: Self::I, activations: Self::I) -> Self::I;
     /// `sums` and the products; activations that are equal in all 32-bit lanes.
     fn add_products(self, sums: Self::I, weights: Self::I, activations: Self::I) -> Self::I;
@@ -110,8 +108,8 @@ pub trait Integers: Copy + Send + Sync + 'static {
     fn scale_add_32(self, total: Self::I, sums: Self::I, scale: Self::I) -> Self::I;
     /// Signed weights as `add_signed_products` wants them.
     fn signed(self, weights: Self::I) -> Self::I;
-    /// `total` and the products of weights from `signed` and activations of -127 to 127; 32-bit
-    /// lanes, and too large by [`Integers::SIGNED_OFFSET`] times the sum of the activations.
+    /// `total` and the products of weights from `signed` and activations of -127 to 127 that are
+    /// equal in all 32-bit lanes; the total has 32-bit lanes, and is too large by [`Integers::SIGNED_OFFSET`] times the sum of the activations.
     fn add_signed_products(self, total: Self::I, weights: Self::I, activations: Self::I)
     -> Self::I;
     /// `total` and the sum of the two products of 16-bit halves, in 32-bit lanes.

@@ -183,6 +183,8 @@ pub fn merge<'a>(
     assert!(row > 0 && out.len().is_multiple_of(row), "results are whole");
     let floats = shape.partial_len(out.len() / row);
     let merged = empty(shape, &mut scratch.merged, floats);
+    let mut partials = partials.into_iter().peekable();
+    assert!(partials.peek().is_some(), "there is something to merge");
     for partial in partials {
         assert_eq!(partial.len(), floats, "a partial result is for all the queries");
         isa.run(Merge { shape, merged, partial });

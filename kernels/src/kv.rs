@@ -17,7 +17,6 @@
 //! either way), so that tokens that a query must not see can take part in sums with a weight of 0.
 
 use crate::arch::{Isa, Kernel, LANES, Simd};
-use crate::elementwise::load_part;
 
 /// Tokens of a block.
 pub const BLOCK_TOKENS: usize = 32;
@@ -111,10 +110,7 @@ pub fn write(isa: Isa, kv_type: KvType, tile: &mut [u8], slot: usize, key: &[f32
 }
 
 fn write_f32(layout: Layout, tile: &mut [u8], slot: usize, key: &[f32], value: &[f32]) {
-    let bytes = |x: &f32| {
-        let number = if x.is_nan() { 0.0 } else { *x };
-        number.clamp(-SINGLE_LARGEST, SINGLE_LARGEST).to_le_bytes()
-    };
+    let bytes = |x: &f32| number(*x).clamp(-SINGLE_LARGEST, SINGLE_LARGEST).to_le_bytes();
     let (keys, values) = tile.split_at_mut(layout.keys());
     let rows = keys.as_chunks_mut::<{ 4 * BLOCK_TOKENS }>().0;
     for (row, key) in rows.iter_mut().zip(key) {
@@ -126,10 +122,18 @@ fn write_f32(layout: Layout, tile: &mut [u8], slot: usize, key: &[f32], value: &
     }
 }
 
-/// Up to 16 floats in half precision; those that are too large, or no numbers, become finite.
+/// What is not a number is kept as zero.
+#[inline(always)]
+fn number(x: f32) -> f32 {
+    if x.is_nan() { 0.0 } else { x }
+}
+
+/// Up to 16 floats in half precision; those that are too large become finite.
 #[inline(always)]
 fn halves<V: Simd>(simd: V, from: &[f32]) -> [u8; 2 * LANES] {
-    let value = simd.max_f32(load_part(simd, from), simd.splat_f32(-LARGEST));
+    let mut lanes = [0.0; LANES];
+    lanes.iter_mut().zip(from).for_each(|(lane, x)| *lane = number(*x));
+    let value = simd.max_f32(simd.load_f32(&lanes), simd.splat_f32(-LARGEST));
     let value = simd.min_f32(value, simd.splat_f32(LARGEST));
     let mut bytes = [0; 2 * LANES];
     simd.store_f16(&mut bytes, value);
@@ -169,9 +173,8 @@ impl Kernel for WriteF16<'_> {
 #[inline(always)]
 fn quantize<V: Simd>(simd: V, from: &[f32]) -> ([u8; 2], [i8; SCALED]) {
     let mut lanes = [0.0; SCALED];
-    lanes[..from.len()].copy_from_slice(from);
-    // With the comparison this way round, what is not a number counts as nothing.
-    let largest = lanes.iter().fold(0.0f32, |most, x| if x.abs() > most { x.abs() } else { most });
+    lanes.iter_mut().zip(from).for_each(|(lane, x)| *lane = number(*x));
+    let largest = lanes.iter().fold(0.0f32, |most, x| most.max(x.abs()));
     let mut scale = [0; 2 * LANES];
     simd.store_f16(&mut scale, simd.splat_f32((largest / 127.0).min(LARGEST)));
     // The scale as it will be read: the integers then make up for its rounding.

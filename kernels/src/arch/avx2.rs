@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Isa, Kernel, Simd};
+use super::{Kernel, Simd};
 
 mod convert;
 mod float;
@@ -37,8 +37,6 @@ impl Avx2 {
 }
 
 impl Simd for Avx2 {
-    const ISA: Isa = Isa::Avx2;
-
     #[inline]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c")]

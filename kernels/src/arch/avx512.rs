@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::avx2::Avx2;
-use super::{Isa, Kernel, Simd};
+use super::{Kernel, Simd};
 
 mod convert;
 mod float;
@@ -38,8 +38,6 @@ impl Avx512 {
 }
 
 impl Simd for Avx512 {
-    const ISA: Isa = Isa::Avx512;
-
     #[inline]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]

@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::avx2::Avx2;
-use super::{Isa, Kernel, Simd};
+use super::{Kernel, Simd};
 
 mod delegate;
 mod integer;
@@ -31,8 +31,6 @@ impl AvxVnni {
 }
 
 impl Simd for AvxVnni {
-    const ISA: Isa = Isa::AvxVnni;
-
     #[inline]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c,avxvnni")]

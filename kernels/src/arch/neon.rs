@@ -4,7 +4,7 @@
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
-use super::{Isa, Kernel, Simd};
+use super::{Kernel, Simd};
 
 mod convert;
 mod float;
@@ -46,8 +46,6 @@ impl Neon {
 }
 
 impl Simd for Neon {
-    const ISA: Isa = Isa::Neon;
-
     #[inline]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "neon,dotprod")]

@@ -75,23 +75,22 @@ pub struct Pool {
 
 impl Pool {
     /// A pool of `threads` workers (at least one): the caller of [`Pool::run`], and `threads - 1`
-    /// threads that sleep between runs.
-    ///
-    /// # Panics
-    /// Where the operating system gives no more threads.
+    /// threads that sleep between runs. Where the operating system gives fewer threads, fewer work.
     pub fn new(threads: usize) -> Pool {
         let shared = Arc::new(Threads::new(threads.max(1)));
         let mut pool = Pool { threads: shared, handles: Vec::new() };
         for worker in 1..threads {
             let threads = Arc::clone(&pool.threads);
             let thread = std::thread::Builder::new().name(format!("compute {worker}"));
-            let handle = thread.spawn(move || threads.work(worker)).expect("threads to be had");
-            pool.handles.push(handle);
+            match thread.spawn(move || threads.work(worker)) {
+                Ok(handle) => pool.handles.push(handle),
+                Err(_none_to_be_had) => break,
+            }
         }
         pool
     }
 
-    /// Workers, the caller of [`Pool::run`] among them.
+    /// Workers that were asked for, the caller of [`Pool::run`] among them.
     pub fn threads(&self) -> usize {
         self.threads.seats.len()
     }
@@ -156,7 +155,7 @@ struct Threads {
     job: UnsafeCell<Job>,
     /// One bit a worker: asleep, or about to be. Whoever clears the bit owes the worker an `unpark`.
     asleep: Vec<AtomicU64>,
-    /// Whom to unpark. Locked only to wake a worker, and by the caller at the start of a run.
+    /// Whom to unpark. Locked to wake a worker, by the caller at the start of a run, and once by each.
     seats: Vec<Mutex<Option<Thread>>>,
     /// Whether a chunk of this run panicked.
     panicked: AtomicBool,

@@ -1,7 +1,7 @@
 //! No instruction set in particular: arrays, for processors that have none of the others, and for
 //! interpreters that check memory accesses.
 
-use super::{Isa, Kernel, Simd};
+use super::{Kernel, Simd};
 
 mod convert;
 mod float;
@@ -12,8 +12,6 @@ mod integer;
 pub(super) struct Scalar;
 
 impl Simd for Scalar {
-    const ISA: Isa = Isa::Scalar;
-
     #[inline]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         kernel.run(self)

@@ -7,6 +7,7 @@
 //! which every chunk does with its input, two additions to a counter.
 #![expect(unsafe_code, reason = "parts of one buffer, lent to several threads")]
 
+use std::marker::PhantomData;
 use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +20,7 @@ mod tests;
 
 /// A matrix, row-major, whose parts are borrowed at run time.
 ///
-/// `T` is a number: the workers see each other's writes because a borrow that follows another one's end
+/// The workers see each other's writes because a borrow that follows another one's end
 /// goes through the same lock, or reads the counter that the other's end has written.
 ///
 /// Who borrows the whole adds to `readers` and then looks at `writers`; who borrows a part to write adds
@@ -34,6 +35,8 @@ pub struct Shared<T> {
     readers: Line<AtomicUsize>,
     /// Those of `loans` that write.
     writers: Line<AtomicUsize>,
+    /// Values go in and come out: where `T` borrows something, for exactly as long as `T` says.
+    invariant: PhantomData<fn(T) -> T>,
 }
 
 // SAFETY: `values` is what keeps it from being `Send`: it is owned, like a box, and `T` may be sent.
@@ -56,7 +59,7 @@ impl<T: Copy + Default> Shared<T> {
         let values = Box::into_raw(vec![T::default(); length].into_boxed_slice());
         let values = NonNull::new(values.cast::<T>()).expect("a box is not null");
         let (loans, readers, writers) = Default::default();
-        Shared { rows, columns, values, loans, readers, writers }
+        Shared { rows, columns, values, loans, readers, writers, invariant: PhantomData }
     }
 }
 
@@ -267,7 +270,7 @@ impl<T> Drop for ReadBlock<'_, T> {
     }
 }
 
-/// A rectangle, to write.
+/// A rectangle, to write. It is invariant in `T`, as [`Shared`] is.
 #[derive(Debug)]
 pub struct Write<'a, T> {
     shared: &'a Shared<T>,

@@ -92,6 +92,23 @@ fn tiles_stay_finite() {
 }
 
 #[test]
+fn what_is_not_a_number_is_zero_in_every_type() {
+    let row = [f32::NAN, 1.0, -f32::NAN, -2.0, 0.5, f32::NAN, 0.0, 2.0];
+    for isa in Isa::ALL {
+        for kv_type in [KvType::F32, KvType::F16, KvType::Q8_0] {
+            let mut tile = vec![0; tile_bytes(kv_type, 8, 8)];
+            write(isa, kv_type, &mut tile, 3, &row, &row);
+            for got in read(kv_type, (8, 8), &tile, 3) {
+                for (got, want) in got.iter().zip(row) {
+                    let want = if want.is_nan() { 0.0 } else { want };
+                    assert!((got - want).abs() < 0.02, "{isa} {kv_type:?}: {got} for {want}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn sizes() {
     assert_eq!(tile_bytes(KvType::F16, 128, 128), 2 * 32 * 128 * 2);
     assert_eq!(tile_bytes(KvType::Q8_0, 128, 128), 2 * 32 * (128 + 4 * 2));

@@ -247,8 +247,9 @@ fn tile<V: Simd, Q: Quants32, S: Source<V>, const N: usize>(
                 integer = v.sub_32(integer, v.add_pairs(v.splat4([0; 4]), sums, offset));
             }
             let [own, sum] = group.scales[block];
-            let factor = v.mul_f32(scale, v.splat_f32(own));
-            sums_out[n] = v.mul_add(factor, v.to_f32(integer), sums_out[n]);
+            // In this order nothing overflows on the way to a zero: scales of MXFP4 go up to 2^126.
+            let value = v.mul_f32(v.splat_f32(own), v.to_f32(integer));
+            sums_out[n] = v.mul_add(scale, value, sums_out[n]);
             if Q::MINIMUM {
                 let minimum = source.minimum(v, block);
                 sums_out[n] = v.mul_add(minimum, v.splat_f32(sum), sums_out[n]);

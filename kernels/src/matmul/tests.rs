@@ -307,18 +307,22 @@ fn assert_bits(isa: Isa, format: Format, left: &[f32], right: &[f32]) {
     assert!(same && left.len() == right.len(), "{isa} {format}");
 }
 
-/// More tokens than go together.
+/// More tokens than go together, by each of the three kernels.
 #[test]
 fn many_tokens_are_the_same_as_few() {
-    let (format, columns, tokens) = (Format::Q4_K, 256, TOKENS_MAX + 5);
-    let file = file_rows(format, 16, columns, 2);
-    let packed = pack(format, 16, columns, &file);
-    let matrix = Matrix::new(format, 16, columns, &packed);
-    let input = random_input(format, columns, tokens);
-    for isa in available() {
-        let all = product(isa, &matrix, 0..1, &input.rows(0..tokens));
-        let last = product(isa, &matrix, 0..1, &input.rows(tokens - 1..tokens));
-        assert_bits(isa, format, &all[(tokens - 1) * ROWS..], &last);
+    let (columns, tokens) = (256, TOKENS_MAX + 5);
+    for format in [Format::Q4_K, Format::Q5_0, Format::F16] {
+        let file = file_rows(format, 16, columns, 2);
+        let packed = pack(format, 16, columns, &file);
+        let matrix = Matrix::new(format, 16, columns, &packed);
+        let input = random_input(format, columns, tokens);
+        for isa in available() {
+            let all = product(isa, &matrix, 0..1, &input.rows(0..tokens));
+            for token in [0, TOKENS_MAX - 1, TOKENS_MAX, tokens - 1] {
+                let alone = product(isa, &matrix, 0..1, &input.rows(token..token + 1));
+                assert_bits(isa, format, &all[token * ROWS..][..ROWS], &alone);
+            }
+        }
     }
 }
 

@@ -58,6 +58,41 @@ fn reading_what_is_written_panics() {
 }
 
 #[test]
+fn a_refused_borrow_leaves_nothing_behind() {
+    let matrix = Shared::<f32>::new(2, 2);
+    let read = matrix.read();
+    assert!(panics(|| matrix.write(0..1, 0..1)));
+    drop(read);
+    let written = matrix.write(0..1, 0..1);
+    assert!(panics(|| matrix.read()));
+    drop(written);
+    drop(matrix.read());
+    drop(matrix.write(0..2, 0..2));
+}
+
+/// A thread fills the matrix, another reads it whole: each is refused or alone.
+#[test]
+fn readers_and_writers_never_meet() {
+    let matrix = Shared::<u32>::new(1, 64);
+    let write = |value| {
+        let mut block = matrix.write(0..1, 0..64);
+        block.row_mut(0).fill(value);
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..2_000).filter(|&value| panics(|| write(value))).count());
+        for _ in 0..2_000 {
+            let read = catch_unwind(AssertUnwindSafe(|| {
+                let all = matrix.read();
+                all.iter().all(|value| *value == all[0])
+            }));
+            assert!(read.unwrap_or(true), "a matrix was read while it was written");
+        }
+    });
+    write(7);
+    assert_eq!(matrix.read()[63], 7);
+}
+
+#[test]
 fn disjoint_and_empty_blocks_are_free() {
     let matrix = Shared::<u16>::new(4, 8);
     let _left = matrix.write(0..4, 0..3);
