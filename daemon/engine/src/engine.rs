@@ -15,7 +15,7 @@ use crate::conversation::Request;
 use crate::event::{Event, Failure, FailureKind};
 use crate::executor::{self, Bytes, Executor, ExecutorError, ExecutorKind};
 use crate::model::{Model, ModelError};
-use crate::prompt::Prompter;
+use crate::prompt::{self, Prompter};
 
 mod inbox;
 mod running;
@@ -180,10 +180,11 @@ impl Engine {
         progress: &mut dyn FnMut(f32),
     ) -> Result<Engine, LoadError> {
         progress(0.0);
+        let template = prompt::compile(options.template.as_deref())?;
         let (model, executor) =
             Model::open_while(path, |network| executor::open(network, options, progress))?;
-        let prompter = Prompter::new(Arc::new(model), options.template.as_deref())?;
-        let engine = Engine::start(prompter, executor?)?;
+        let executor = executor?;
+        let engine = Engine::start(Prompter::new(Arc::new(model), template), executor)?;
         progress(1.0);
         Ok(engine)
     }

@@ -7,6 +7,7 @@
 
 mod header;
 mod rotary;
+mod settings;
 mod summary;
 mod tensors;
 #[cfg(test)]
@@ -148,10 +149,17 @@ impl Model {
         let gguf = &network.gguf;
         let summary = Summary::read(gguf)?;
         let template = gguf.get_str("tokenizer.chat_template")?.map(str::to_owned);
+        // What is refused is refused before the work.
+        Tokenizer::check(gguf)?;
         let (tokenizer, result) = std::thread::scope(|scope| {
-            let tokenizer = scope.spawn(|| Tokenizer::from_gguf(gguf));
+            let thread = std::thread::Builder::new().name("tokenizer".to_owned());
+            let tokenizer = thread.spawn_scoped(scope, || Tokenizer::from_gguf(gguf));
             let result = work(&network);
-            (tokenizer.join().unwrap_or_else(|panic| resume_unwind(panic)), result)
+            let tokenizer = match tokenizer {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                Err(_no_thread) => Tokenizer::from_gguf(gguf),
+            };
+            (tokenizer, result)
         });
         let tokenizer = tokenizer?;
         network.gguf.release_all();

@@ -28,6 +28,13 @@ enum ModelTemplate {
     None,
 }
 
+/// Compiles the template that somebody gives in place of a file's own. Of white space there is none.
+pub(crate) fn compile(given: Option<&str>) -> Result<Option<Template>, LoadError> {
+    let given = given.filter(|source| !source.trim().is_empty());
+    let template = given.map(Template::detect).transpose();
+    template.map_err(|error| LoadError::Template(error.to_string()))
+}
+
 /// Renders and tokenizes prompts for one model.
 #[derive(Debug)]
 pub(crate) struct Prompter {
@@ -38,21 +45,16 @@ pub(crate) struct Prompter {
 
 impl Prompter {
     /// For `model`, with `given` in place of the template of its file.
-    pub(crate) fn new(model: Arc<Model>, given: Option<&str>) -> Result<Prompter, LoadError> {
-        let given = given.filter(|source| !source.trim().is_empty());
+    pub(crate) fn new(model: Arc<Model>, given: Option<Template>) -> Prompter {
         let (template, origin) = match (given, model.chat_template()) {
-            (Some(source), _) => {
-                let template = Template::detect(source);
-                let template = template.map_err(|error| LoadError::Template(error.to_string()))?;
-                (ModelTemplate::Ready(template), TemplateOrigin::Given)
-            }
+            (Some(template), _) => (ModelTemplate::Ready(template), TemplateOrigin::Given),
             (None, Some(source)) => (of_file(source), TemplateOrigin::File),
             (None, None) => {
                 tracing::info!("template: none; the contents of the turns are joined");
                 (ModelTemplate::None, TemplateOrigin::None)
             }
         };
-        Ok(Prompter { model, template, origin })
+        Prompter { model, template, origin }
     }
 
     pub(crate) fn model(&self) -> &Model {

@@ -94,6 +94,15 @@ enum Encoder {
 }
 
 impl Tokenizer {
+    /// Refuses a tokenizer that is not known, at no cost.
+    pub fn check(gguf: &Gguf) -> Result<(), TokenizerError> {
+        match gguf.need_str("tokenizer.ggml.model")? {
+            "gpt2" => split::PreTokenizer::from_gguf(gguf).map(|_| ()),
+            "llama" => Ok(()),
+            found => Err(TokenizerError::Model { found: found.to_owned() }),
+        }
+    }
+
     /// Builds the tokenizer that the file's metadata describes.
     pub fn from_gguf(gguf: &Gguf) -> Result<Tokenizer, TokenizerError> {
         match gguf.need_str("tokenizer.ggml.model")? {

@@ -2,7 +2,9 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 use super::inbox::{Command, Inbox, Pending, deliver};
 use super::running::Running;
@@ -11,14 +13,18 @@ use crate::event::{Event, Failure, FailureKind, FinishReason};
 use crate::executor::{Batch, Executor, ExecutorError, Logits, SequenceId};
 use crate::prompt::Prompter;
 
-/// Tokens of prompts that one step reads: a cancelled request runs on for at most this many.
-pub(super) const STEP_TOKENS: usize = 64;
+/// Tokens of prompts that one step reads, at the least and at the most.
+const STEP_TOKENS: RangeInclusive<usize> = 64..=256;
+/// How long a step may take: a cancelled request runs on for so long, and answers beside a long prompt
+/// halt. Fewer tokens than the least are no faster.
+const STEP_TIME: Duration = Duration::from_millis(500);
 
 /// Runs until the inbox is closed.
 pub(super) fn run(inbox: &Inbox, prompter: &Prompter, executor: Box<dyn Executor>) {
     let free = (0..executor.sequences() as u32).rev().map(SequenceId).collect();
     let (waiting, running) = (VecDeque::new(), Vec::new());
-    let mut turns = Turns { inbox, prompter, executor, waiting, running, free };
+    let budget = *STEP_TOKENS.start();
+    let mut turns = Turns { inbox, prompter, executor, waiting, running, free, budget };
     while let Some(commands) = inbox.take(turns.idle()) {
         for command in commands {
             turns.obey(command);
@@ -37,6 +43,8 @@ struct Turns<'a> {
     running: Vec<Running<'a>>,
     /// Sequences that no request has.
     free: Vec<SequenceId>,
+    /// Tokens of prompts that the next step reads.
+    budget: usize,
 }
 
 impl<'a> Turns<'a> {
@@ -125,8 +133,12 @@ impl<'a> Turns<'a> {
         }
         let batch = self.batch();
         let executor = &mut self.executor;
+        let start = Instant::now();
         match guarded("a step", || executor.step(&batch).map_err(of_executor)) {
-            Ok(logits) => self.hand_out(&batch, &logits),
+            Ok(logits) => {
+                self.budget = next_budget(self.budget, batch.tokens.len(), start.elapsed());
+                self.hand_out(&batch, &logits);
+            }
             Err(failure) => {
                 tracing::error!(%failure, "a step failed");
                 while !self.running.is_empty() {
@@ -138,7 +150,7 @@ impl<'a> Turns<'a> {
 
     fn batch(&self) -> Batch {
         let mut batch = Batch::default();
-        let mut budget = STEP_TOKENS;
+        let mut budget = self.budget;
         for running in &self.running {
             let (position, tokens, last) = running.next(budget);
             budget = budget.saturating_sub(tokens.len());
@@ -206,6 +218,17 @@ impl<'a> Turns<'a> {
     }
 }
 
+/// The tokens that the next step may read, after one of `tokens` that took `elapsed`: twice as many where
+/// that would still be in time, half where it was not.
+fn next_budget(budget: usize, tokens: usize, elapsed: Duration) -> usize {
+    let next = match tokens >= budget {
+        true if elapsed * 2 <= STEP_TIME => budget * 2,
+        true if elapsed > STEP_TIME => budget / 2,
+        _ => budget,
+    };
+    next.clamp(*STEP_TOKENS.start(), *STEP_TOKENS.end())
+}
+
 fn continue_answer(
     running: &mut Running<'_>,
     logits: Option<&[f32]>,
@@ -243,4 +266,21 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "no message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_as_long_as_they_are_in_time() {
+        let after =
+            |budget, tokens, millis| next_budget(budget, tokens, Duration::from_millis(millis));
+        assert_eq!(after(64, 64, 100), 128);
+        assert_eq!(after(64, 64, 300), 64);
+        assert_eq!(after(256, 256, 10), 256);
+        assert_eq!(after(256, 256, 600), 128);
+        assert_eq!(after(64, 64, 9000), 64);
+        assert_eq!(after(128, 1, 10), 128, "a token says nothing of prompts");
+    }
 }

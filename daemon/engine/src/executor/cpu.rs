@@ -158,6 +158,7 @@ impl Executor for CpuExecutor {
         for part in step::parts(batch, self.plan.limits.step_tokens) {
             self.run(&part, &mut logits)?;
         }
+        self.sequences.commit(batch);
         Ok(logits)
     }
 

@@ -1,6 +1,6 @@
 //! Hyper-parameters: read, and checked against each other and against what can be computed.
 
-use super::{ModelError, rotary, tensors};
+use super::{ModelError, rotary, settings, tensors};
 use crate::arch::{self, Family, ScoreScale, Windowed};
 use crate::gguf::Gguf;
 
@@ -77,6 +77,7 @@ impl Header {
             .ok_or_else(|| ModelError::Architecture { found: found.to_owned() })?;
         let keys = Keys { gguf, architecture };
         keys.refuse_features()?;
+        settings::refuse_unknown(&keys)?;
         let header = keys.header()?;
         tensors::check(gguf, &header)?;
         Ok(header)

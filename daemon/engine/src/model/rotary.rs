@@ -58,9 +58,11 @@ pub(super) fn read(keys: &Keys<'_>, key_length: u32) -> Result<Rotary, ModelErro
         let problem = format!("{dimensions} of the {key_length} numbers of a head");
         return Err(keys.wrong("rope.dimension_count", problem));
     }
+    // Another name, where layers with a window have a base of their own.
+    let global = keys.positive("rope.global.freq_base", Some(10_000.0))?;
     Ok(Rotary {
         dimensions,
-        base: keys.positive("rope.freq_base", Some(10_000.0))?,
+        base: keys.positive("rope.freq_base", Some(global))?,
         stretch: stretch(keys)?,
         magnitude: keys.positive("rope.scaling.attn_factor", Some(1.0))?,
     })
@@ -77,6 +79,7 @@ fn stretch(keys: &Keys<'_>) -> Result<Stretch, ModelError> {
     match kind {
         Some("yarn") if freqs || long => Err(both(keys, tensors[usize::from(long)])),
         Some("yarn") => yarn(keys, factor),
+        Some("linear" | "longrope") | None if long && factor != 1.0 => Err(both(keys, tensors[1])),
         Some("none" | "linear" | "longrope") | None if long => {
             Ok(Stretch::LongOrShort { original_context: original_context(keys)? })
         }
@@ -107,6 +110,9 @@ fn yarn(keys: &Keys<'_>, factor: f32) -> Result<Stretch, ModelError> {
             let detail = format!("{} = {found}", keys.key(name));
             return Err(ModelError::Feature { feature: "a variant of YaRN", detail });
         }
+    }
+    if factor < 1.0 {
+        return Err(keys.wrong("rope.scaling.factor", format!("{factor} shortens the context")));
     }
     Ok(Stretch::Yarn {
         factor,

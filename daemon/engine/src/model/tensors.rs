@@ -150,7 +150,9 @@ pub(crate) fn check(gguf: &Gguf, header: &Header) -> Result<(), ModelError> {
 /// Splits `blk.7.attn_q.weight` into 7 and `attn_q.weight`.
 fn layer_and_name(name: &str) -> Option<(u32, &str)> {
     let (block, rest) = name.strip_prefix("blk.")?.split_once('.')?;
-    Some((block.parse().ok()?, rest))
+    let number: u32 = block.parse().ok()?;
+    // Not `blk.007`: nobody would look for that.
+    (number.to_string() == block).then_some((number, rest))
 }
 
 fn check_expected(

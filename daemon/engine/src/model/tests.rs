@@ -10,7 +10,9 @@ use dsk_kernels::format::Format;
 use proptest::prelude::*;
 
 use super::*;
-use crate::gguf::testkit::{Random, Writer, tiny_model, tiny_writer};
+use crate::engine::LoadOptions;
+use crate::executor::{self, Batch, SequenceId};
+use crate::gguf::testkit::{Random, Writer, families, tiny_model, tiny_writer};
 
 fn open(bytes: Vec<u8>) -> Result<Model, ModelError> {
     Model::from_gguf(Gguf::parse(bytes).unwrap())
@@ -210,6 +212,34 @@ fn tensors_must_follow_from_the_hyper_parameters() {
     assert_eq!(error, "the GGUF file has no tensor \"blk.0.attn_k.bias\"");
 }
 
+/// A tiny model of a family with one more key.
+fn with_key(family: &str, key: impl FnOnce(Writer) -> Writer) -> String {
+    let bytes = key(families::writer(family, 1).expect("a family of the test kit")).finish();
+    open(bytes).map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
+}
+
+#[test]
+fn a_setting_that_nobody_reads_is_refused() {
+    let refused = "the model uses a setting that is not known, which is not supported";
+    let error = with_key("llama", |writer| writer.u32("llama.nonsense", 3));
+    assert!(error.starts_with(refused) && error.contains("llama.nonsense"), "{error}");
+    let key = "llama.rope.scaling.yarn_log_multiplier";
+    let error = with_key("llama-yarn", |writer| writer.f32(key, 1.0));
+    assert!(error.starts_with(refused) && error.contains(key), "{error}");
+    assert_eq!(with_key("llama", |writer| writer.u32("llama.vocab_size", 9)), "accepted");
+    assert_eq!(with_key("llama", |writer| writer.u32("other.nonsense", 9)), "accepted");
+}
+
+#[test]
+fn windows_and_their_rotations_are_those_of_the_family() {
+    let pattern = "gemma3.attention.sliding_window_pattern";
+    assert_eq!(with_key("gemma3", |writer| writer.u32(pattern, 6)), "accepted");
+    assert!(with_key("gemma3", |writer| writer.u32(pattern, 4)).contains(pattern));
+    let local = "gemma3.rope.local.freq_base";
+    assert_eq!(with_key("gemma3", |writer| writer.f32(local, 10_000.0)), "accepted");
+    assert!(with_key("gemma3", |writer| writer.f32(local, 20_000.0)).contains(local));
+}
+
 #[test]
 fn formats_without_code_are_refused_with_the_tensor() {
     let retyped = |type_id: u32| {
@@ -239,6 +269,16 @@ fn the_dominant_format_stands_in_for_a_missing_file_type() {
     assert_eq!(summary.size_label, "1.50M");
 }
 
+/// Loads the model and runs it, if it is not refused.
+fn run_one_token(model: &Model) {
+    let options = LoadOptions { threads: Some(1), ..LoadOptions::default() };
+    if let Ok(mut executor) = executor::open(model.network(), &options, &mut |_| ()) {
+        let mut batch = Batch::default();
+        batch.push(SequenceId(0), 0, &[1], true);
+        let _ = executor.step(&batch);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
@@ -254,7 +294,9 @@ proptest! {
         }
         if let Ok(gguf) = Gguf::parse(bytes) {
             let _ = Summary::read(&gguf);
-            let _ = Model::from_gguf(gguf);
+            if let Ok(model) = Model::from_gguf(gguf) {
+                run_one_token(&model);
+            }
         }
     }
 }

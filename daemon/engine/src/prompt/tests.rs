@@ -19,7 +19,7 @@ fn model(add_bos: bool) -> Arc<Model> {
 }
 
 fn prompter(template: Option<&str>) -> Prompter {
-    Prompter::new(model(false), template).expect("a good template")
+    Prompter::new(model(false), compile(template).expect("a good template"))
 }
 
 fn message(role: &str, content: &str) -> Message {
@@ -65,7 +65,7 @@ fn the_template_of_the_file_is_used_unless_another_is_given() {
 #[test]
 fn a_bos_is_added_once() {
     let raw = |add_bos, raw: &str| {
-        let prompter = Prompter::new(model(add_bos), None).expect("no template to be wrong");
+        let prompter = Prompter::new(model(add_bos), None);
         text(&prompter, &request(Prompt::Raw(raw.to_owned())), CONTEXT)
     };
     assert_eq!(raw(true, "a"), Ok("<|endoftext|>a".to_owned()));
@@ -73,7 +73,7 @@ fn a_bos_is_added_once() {
     assert_eq!(raw(false, "a"), Ok("a".to_owned()));
     assert_eq!(raw(true, ""), Ok("<|endoftext|>".to_owned()));
     let template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}";
-    let prompter = Prompter::new(model(true), Some(template)).expect("a good template");
+    let prompter = Prompter::new(model(true), compile(Some(template)).expect("a good template"));
     let got = text(&prompter, &request(Prompt::Chat(chat(&[("user", "x")]))), CONTEXT);
     assert_eq!(got, Ok("<|endoftext|>x".to_owned()));
 }
@@ -131,7 +131,7 @@ fn template_errors_are_the_templates() {
     };
     assert_eq!(kind("{% for m in messages %}"), FailureKind::Template);
     assert_eq!(kind("{% if true %}{{ raise_exception('no') }}{% endif %}"), FailureKind::Template);
-    let error = Prompter::new(model(false), Some("{% if %}")).expect_err("it is broken");
+    let error = compile(Some("{% if %}")).expect_err("it is broken");
     assert!(matches!(error, LoadError::Template(_)), "{error}");
 }
 

@@ -156,7 +156,9 @@ fn pack_all(
     };
     std::thread::scope(|scope| {
         for _ in 1..plan.limits.threads {
-            scope.spawn(|| work(&mut |_| ()));
+            // Where there is no thread to be had, the others do its work.
+            let packer = std::thread::Builder::new().name("packer".to_owned());
+            let _ = packer.spawn_scoped(scope, || work(&mut |_| ()));
         }
         let mut last = std::time::Instant::now();
         work(&mut |done| {

@@ -32,8 +32,16 @@ fn mebibytes(bytes: u64) -> String {
 /// group; none where the system does not tell.
 fn available() -> Option<u64> {
     let system = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo(&text));
-    let group = group_left(Path::new("/sys/fs/cgroup"));
-    system.into_iter().chain(group).min()
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    system.into_iter().chain(groups_left(Path::new("/sys/fs/cgroup"), &own)).min()
+}
+
+/// The least that this process's control group (version 2, as /proc/self/cgroup names it) and the groups
+/// above it leave.
+fn groups_left(root: &Path, own: &str) -> Option<u64> {
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let folder = root.join(path);
+    folder.ancestors().take_while(|folder| folder.starts_with(root)).filter_map(group_left).min()
 }
 
 /// `MemAvailable` of /proc/meminfo, which is in KiB.
@@ -42,14 +50,17 @@ fn meminfo(text: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// What a control group (version 2) leaves; pages of files count as free, they can be dropped.
+/// What a control group leaves; pages of files on disk count as free, they can be dropped.
 fn group_left(folder: &Path) -> Option<u64> {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
     let max: u64 = read("memory.max")?.trim().parse().ok()?;
     let current: u64 = read("memory.current")?.trim().parse().ok()?;
     let stat = read("memory.stat").unwrap_or_default();
-    let file = stat.lines().find_map(|line| line.strip_prefix("file "));
-    let file: u64 = file.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0);
+    let bytes = |name: &str| -> Option<u64> {
+        stat.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
+    };
+    // Files in memory are among them.
+    let file = bytes("file ").unwrap_or(0).saturating_sub(bytes("shmem ").unwrap_or(0));
     Some(max.saturating_sub(current.saturating_sub(file)))
 }
 
@@ -81,11 +92,19 @@ mod tests {
         for (name, text) in [
             ("memory.max", "1000\n"),
             ("memory.current", "700\n"),
-            ("memory.stat", "anon 1\nfile 200\n"),
+            ("memory.stat", "anon 1\nfile 250\nshmem 50\n"),
         ] {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
         assert_eq!(group_left(folder.path()), Some(500));
+        // The limit of a group above counts.
+        std::fs::create_dir_all(folder.path().join("system.slice/dsk.service")).unwrap();
+        assert_eq!(groups_left(folder.path(), "0::/system.slice/dsk.service\n"), Some(500));
+        let inner = folder.path().join("system.slice/dsk.service");
+        std::fs::write(inner.join("memory.max"), "400\n").unwrap();
+        std::fs::write(inner.join("memory.current"), "300\n").unwrap();
+        assert_eq!(groups_left(folder.path(), "0::/system.slice/dsk.service\n"), Some(100));
+        assert_eq!(groups_left(folder.path(), "1:memory:/other\n"), Some(500));
         std::fs::write(folder.path().join("memory.max"), "max\n").unwrap();
         assert_eq!(group_left(folder.path()), None);
     }

@@ -44,7 +44,8 @@ impl Sequences {
         }
     }
 
-    /// Checks what a batch says of its sequences, and makes room for its tokens.
+    /// Checks what a batch says of its sequences, and makes room for its tokens. They are held from
+    /// [`Sequences::commit`] on.
     pub(super) fn extend(&mut self, batch: &Batch) -> Result<(), ExecutorError> {
         self.check(batch)?;
         for slice in &batch.sequences {
@@ -53,13 +54,20 @@ impl Sequences {
                 self.release(slice.sequence);
             }
             let table = &mut self.tables[slice.sequence.0 as usize];
-            table.held = first + slice.rows.len();
-            while table.blocks.len() * BLOCK_TOKENS < table.held {
+            while table.blocks.len() * BLOCK_TOKENS < first + slice.rows.len() {
                 let block = self.free.pop().ok_or_else(|| refuse("the cache is full"))?;
                 table.blocks.push(block);
             }
         }
         Ok(())
+    }
+
+    /// The batch was computed.
+    pub(super) fn commit(&mut self, batch: &Batch) {
+        for slice in &batch.sequences {
+            let first = batch.positions[slice.rows.start] as usize;
+            self.tables[slice.sequence.0 as usize].held = first + slice.rows.len();
+        }
     }
 
     fn check(&self, batch: &Batch) -> Result<(), ExecutorError> {
@@ -114,21 +122,41 @@ mod tests {
         batch
     }
 
+    fn done(sequences: &mut Sequences, parts: &[(u32, usize, usize)]) {
+        let batch = batch(parts);
+        sequences.extend(&batch).unwrap();
+        sequences.commit(&batch);
+    }
+
+    #[test]
+    fn a_batch_that_failed_can_be_repeated() {
+        let mut sequences = Sequences::new(1, 96, 3);
+        done(&mut sequences, &[(0, 0, 30)]);
+        let next = batch(&[(0, 30, 10)]);
+        sequences.extend(&next).unwrap();
+        let skipped = sequences.extend(&batch(&[(0, 40, 1)])).unwrap_err().to_string();
+        assert!(skipped.contains("does not continue its sequence"), "{skipped}");
+        sequences.extend(&next).unwrap();
+        sequences.commit(&next);
+        done(&mut sequences, &[(0, 40, 56)]);
+        assert_eq!(sequences.blocks(SequenceId(0)), [0, 1, 2]);
+    }
+
     #[test]
     fn blocks_go_to_sequences_and_come_back() {
         let mut sequences = Sequences::new(2, 96, 6);
-        sequences.extend(&batch(&[(0, 0, 33), (1, 0, 1)])).unwrap();
+        done(&mut sequences, &[(0, 0, 33), (1, 0, 1)]);
         assert_eq!(sequences.blocks(SequenceId(0)), [0, 1]);
         assert_eq!(sequences.blocks(SequenceId(1)), [2]);
-        sequences.extend(&batch(&[(1, 1, 32), (0, 33, 31)])).unwrap();
+        done(&mut sequences, &[(1, 1, 32), (0, 33, 31)]);
         assert_eq!(sequences.blocks(SequenceId(1)), [2, 3]);
         assert_eq!(sequences.blocks(SequenceId(0)), [0, 1]);
         // Anew: the old blocks are used again.
-        sequences.extend(&batch(&[(0, 0, 96)])).unwrap();
+        done(&mut sequences, &[(0, 0, 96)]);
         assert_eq!(sequences.blocks(SequenceId(0)), [0, 1, 4]);
         sequences.release(SequenceId(0));
         sequences.release(SequenceId(1));
-        sequences.extend(&batch(&[(0, 0, 96), (1, 0, 96)])).unwrap();
+        done(&mut sequences, &[(0, 0, 96), (1, 0, 96)]);
         let mut all = [sequences.blocks(SequenceId(0)), sequences.blocks(SequenceId(1))].concat();
         all.sort_unstable();
         assert_eq!(all, [0, 1, 2, 3, 4, 5]);
@@ -137,7 +165,7 @@ mod tests {
     #[test]
     fn batches_that_make_no_sense_are_refused_and_change_nothing() {
         let mut sequences = Sequences::new(2, 64, 4);
-        sequences.extend(&batch(&[(0, 0, 10)])).unwrap();
+        done(&mut sequences, &[(0, 0, 10)]);
         let mut gap = batch(&[(0, 10, 2), (1, 0, 2)]);
         gap.positions[1] = 12;
         let mut uncovered = batch(&[(1, 0, 2)]);
@@ -155,6 +183,6 @@ mod tests {
             let error = sequences.extend(&batch).unwrap_err().to_string();
             assert!(error.contains(expected), "{error:?} should contain {expected:?}");
         }
-        sequences.extend(&batch(&[(0, 10, 54)])).unwrap();
+        done(&mut sequences, &[(0, 10, 54)]);
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::executor::candle::{CandleExecutor, Precision};
 use crate::gguf::Gguf;
-use crate::gguf::testkit::tiny_model;
+use crate::gguf::testkit::{families, tiny_model};
 use crate::model::Model;
 
 /// How far logits may be from candle's, relative to the largest: both compute in f32, the cache is
@@ -75,6 +75,28 @@ fn logits_do_not_depend_on_chunks_or_threads() {
         for (threads, chunk) in [(1, 1), (2, 150), (3, 7), (2, 64), (4, 33)] {
             let got = logits_of(&mut load(architecture, threads, 1), &tokens, chunk);
             assert!(got == whole, "{architecture}: {threads} threads, chunks of {chunk}");
+        }
+    }
+}
+
+/// Behind 512 tokens the context of a single token is cut, so that all workers have a part of it.
+#[test]
+fn decoding_in_spans_gives_the_same_bits() {
+    let text = tokens(6, 1100);
+    let load = |threads| {
+        let bytes = families::family("llama-yarn", 7).expect("a family of the test kit");
+        let options = LoadOptions { context_length: Some(2048), ..options(threads, 1) };
+        CpuExecutor::load(model(bytes).network(), &options, &mut |_| ()).expect("it loads")
+    };
+    let whole = logits_of(&mut load(1), &text, text.len());
+    for threads in [1, 2, 4] {
+        let mut executor = load(threads);
+        logits_of(&mut executor, &text[..1000], 1000);
+        for (at, want) in whole.iter().enumerate().skip(1000) {
+            let mut batch = Batch::default();
+            batch.push(SequenceId(0), at, &text[at..=at], true);
+            let logits = executor.step(&batch).expect("it runs");
+            assert!(logits.row(0) == Some(want.as_slice()), "{threads} threads, token {at}");
         }
     }
 }
@@ -189,7 +211,7 @@ fn options_without_sense_are_refused() {
 }
 
 #[test]
-fn progress_ends_and_memory_is_as_planned() {
+fn memory_is_as_planned() {
     let model = model(tiny_model("qwen2", 7));
     let mut executor =
         CpuExecutor::load(model.network(), &options(2, 2), &mut |_| ()).expect("it loads");

@@ -187,8 +187,13 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 
 /// The file of the family called `name`, at most 0.8 MB; its weights depend on nothing but `seed`.
 pub fn family(name: &str, seed: u64) -> Option<Vec<u8>> {
+    Some(writer(name, seed)?.finish())
+}
+
+/// The same, still open for more keys.
+pub fn writer(name: &str, seed: u64) -> Option<Writer> {
     let family = FAMILIES.iter().find(|family| family.name == name)?;
-    Some(family.writer(family.architecture, seed).finish())
+    Some(family.writer(family.architecture, seed))
 }
 
 impl Family {
