@@ -78,7 +78,7 @@ class Text:
         self.path.write_text(text)
         with peer.Peer(python, model, vocab_only=True) as session:
             ids, bos = session.ask("tokenize", text=text)["ids"], session.ask("describe")["bos"]
-            self.vocabulary = session.loaded["vocabulary"]
+            self.vocabulary, self.peer = session.loaded["vocabulary"], session.loaded["version"]
         count, ctx = options.tokens // options.ctx, options.ctx
         if len(ids) < count * ctx:
             sys.exit(f"{self.name} has {len(ids)} tokens, {count * ctx} are needed")
@@ -215,7 +215,7 @@ def main():
     model = machine.model_path(options.model)
     dsk = None if options.peer_only else machine.dsk_path(options.dsk)
     text, digest = Text(options, python, model), machine.sha256(model)
-    name = f"{model.stem}-{digest[:8]}-{text.sha256[:8]}-{options.ctx}x{len(text.chunks)}"
+    name = f"{model.stem}-{digest[:8]}-{text.sha256[:8]}-{options.ctx}x{len(text.chunks)}-{text.peer}"
     paths = {"reference": WORK / f"{name}.reference", "llama.cpp": WORK / f"{name}.llama"}
     print("reference:", file=sys.stderr)
     reference(paths["reference"], python, model, text, options.threads)
@@ -235,9 +235,10 @@ def main():
     about = {
         "machine": machine.description(), "model": model.name, "sha256": digest, "text": text.name,
         "text_sha256": text.sha256, "ctx": options.ctx, "chunks": len(text.chunks), "threads": options.threads,
-        "llama-cpp-python": peer.REQUIREMENTS[0], "dsk": machine.output(dsk, "--version") if dsk else None,
+        "llama-cpp-python": text.peer, "dsk": machine.output(dsk, "--version") if dsk else None,
     }
-    lines = [*machine.heading(f"Quality of {model.name}", about["machine"], peer.REQUIREMENTS[0]), *lines]
+    versions = f"llama-cpp-python {text.peer}"
+    lines = [*machine.heading(f"Quality of {model.name}", about["machine"], versions), *lines]
     print("\n".join(lines))
     if not options.no_record:
         print(machine.keep(f"quality-{model.stem}".lower(), {**about, "results": results, "reported": reported}, "\n".join(lines)))

@@ -43,6 +43,7 @@ fn every_figure_is_named() {
         "prefill_tps_min",
         "prefill_tps_max",
         "ttft_s",
+        "cold_ttft_s",
         "integer_peak_share",
         "decode_tps",
         "decode_tps_min",

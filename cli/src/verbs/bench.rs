@@ -306,6 +306,7 @@ mod tests {
             prefill_tps_min: 1200.0,
             prefill_tps_max: 1240.2,
             ttft_s: 0.41474,
+            cold_ttft_s: 0.61,
             integer_peak_share: Some(0.6512),
             integer_peak_per_s: Some(2.19e11),
         };

@@ -161,6 +161,9 @@ pub struct Prefill {
     pub prefill_tps_max: f64,
     /// Seconds from the prompt's tokens to the logits of the first token of the answer.
     pub ttft_s: f64,
+    /// The same for the very first prompt after loading, of at most 512 tokens: memory is touched for
+    /// the first time.
+    pub cold_ttft_s: f64,
     /// Multiply-accumulates of the matrices a second, as a share of `integer_peak_per_s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integer_peak_share: Option<f64>,

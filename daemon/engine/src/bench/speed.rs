@@ -20,6 +20,7 @@ const WARM_STEPS: usize = 4;
 /// The times of all repetitions.
 #[derive(Debug, Default)]
 pub(super) struct Times {
+    cold_prefill: Duration,
     prefill: Vec<Duration>,
     decode: Vec<Duration>,
 }
@@ -33,8 +34,7 @@ pub(super) fn measure(
     let longest = options.depth + options.prompt_tokens.max(options.generate);
     let tokens = tokens(bench.model.tokenizer(), longest.max(WARM_STEPS));
     let mut runner = Runner { executor: bench.executor.as_mut(), options, tokens };
-    runner.warm_up()?;
-    let mut times = Times::default();
+    let mut times = Times { cold_prefill: runner.warm_up()?, ..Times::default() };
     let of = options.repetitions.max(1);
     for number in 1..=of {
         progress(Stage::Repetition { number, of });
@@ -67,15 +67,18 @@ struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// A turn of each that does not count: memory is touched, threads are awake.
-    fn warm_up(&mut self) -> Result<(), ExecutorError> {
+    /// A turn of each that does not count: memory is touched, threads are awake. The time of the prompt.
+    fn warm_up(&mut self) -> Result<Duration, ExecutorError> {
         self.refill(0)?;
+        let start = Instant::now();
         if self.options.prompt_tokens > 0 {
             self.feed(0, self.options.prompt_tokens.min(STEP_TOKENS))?;
         }
+        let cold = start.elapsed();
         self.refill(0)?;
         let steps = self.options.generate.min(WARM_STEPS);
-        (0..steps).try_for_each(|at| self.feed(at, at + 1))
+        (0..steps).try_for_each(|at| self.feed(at, at + 1))?;
+        Ok(cold)
     }
 
     fn prefill(&mut self) -> Result<Duration, ExecutorError> {
@@ -176,6 +179,7 @@ impl Times {
                 prefill_tps_min: tokens / seconds.most,
                 prefill_tps_max: tokens / seconds.least,
                 ttft_s: seconds.median,
+                cold_ttft_s: self.cold_prefill.as_secs_f64(),
                 integer_peak_share: Some(work.prefill / seconds.median / peak),
                 integer_peak_per_s: Some(peak),
             });
