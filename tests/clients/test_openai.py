@@ -29,8 +29,8 @@ class Chat(unittest.TestCase):
         reply = client.chat.completions.create(
             model=MODEL, messages=MESSAGES, temperature=0, max_completion_tokens=24)
         (choice,) = reply.choices
-        # What a model this small answers depends on rounding.
-        self.assertTrue(choice.message.content.strip())
+        # This model says as much under llama.cpp: "La femme de France, le Grand Croix, ..."
+        self.assertIn("France", choice.message.content)
         self.assertIn(choice.finish_reason, ("stop", "length"))
         usage = reply.usage
         self.assertEqual(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)

@@ -93,22 +93,36 @@ enum Encoder {
     SentencePiece(Box<SentencePiece>),
 }
 
+/// The family of a tokenizer.
+enum Kind {
+    ByteLevel,
+    SentencePiece,
+}
+
+impl Kind {
+    fn read(gguf: &Gguf) -> Result<Kind, TokenizerError> {
+        match gguf.need_str("tokenizer.ggml.model")? {
+            "gpt2" => Ok(Kind::ByteLevel),
+            "llama" => Ok(Kind::SentencePiece),
+            found => Err(TokenizerError::Model { found: found.to_owned() }),
+        }
+    }
+}
+
 impl Tokenizer {
     /// Refuses a tokenizer that is not known, at no cost.
     pub fn check(gguf: &Gguf) -> Result<(), TokenizerError> {
-        match gguf.need_str("tokenizer.ggml.model")? {
-            "gpt2" => split::PreTokenizer::from_gguf(gguf).map(|_| ()),
-            "llama" => Ok(()),
-            found => Err(TokenizerError::Model { found: found.to_owned() }),
+        match Kind::read(gguf)? {
+            Kind::ByteLevel => split::PreTokenizer::from_gguf(gguf).map(|_| ()),
+            Kind::SentencePiece => Ok(()),
         }
     }
 
     /// Builds the tokenizer that the file's metadata describes.
     pub fn from_gguf(gguf: &Gguf) -> Result<Tokenizer, TokenizerError> {
-        match gguf.need_str("tokenizer.ggml.model")? {
-            "gpt2" => Tokenizer::byte_level(gguf),
-            "llama" => Tokenizer::sentence_piece(gguf),
-            found => Err(TokenizerError::Model { found: found.to_owned() }),
+        match Kind::read(gguf)? {
+            Kind::ByteLevel => Tokenizer::byte_level(gguf),
+            Kind::SentencePiece => Tokenizer::sentence_piece(gguf),
         }
     }
 
