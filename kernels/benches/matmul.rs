@@ -26,13 +26,15 @@ fn main() {
     let words: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let isa = words.iter().find_map(|word| Isa::parse(word)).unwrap_or(Isa::best());
-    let columns = words.iter().find_map(|word| word.parse().ok()).unwrap_or(1536);
+    let columns: usize = words.iter().find_map(|word| word.parse().ok()).unwrap_or(1536);
     let named = |format: &Format| words.iter().any(|word| word == format.name());
     let formats: Vec<Format> = Format::ALL.iter().copied().filter(named).collect();
     let formats = if formats.is_empty() { Format::ALL.to_vec() } else { formats };
     println!("{isa}, {ROWS} x {columns}, {:.2} cycles/ns; MAC/cycle", cycles_per_ns());
     println!("{:8} B/cycle  GB/s | 1, 2, 3, 4, 6, 8, 126 tokens", "format");
-    for format in formats.into_iter().filter(|format| can_pack(*format)) {
+    let fits =
+        |format: &Format| can_pack(*format) && columns.is_multiple_of(format.elements_per_block());
+    for format in formats.into_iter().filter(fits) {
         let bytes = panel_bytes(format, columns) * (ROWS / 16);
         let time = |tokens| least_time(isa, format, columns, ROWS, tokens);
         let per_cycle =

@@ -76,7 +76,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// About 20 KiB.
+    /// About 30 KiB.
     pub fn new() -> Scratch {
         Scratch { unpacked: Box::default(), totals: vec![[0.0; LANES]; TOKENS_MAX] }
     }

@@ -1,4 +1,4 @@
-//! Multiplication by weights in blocks of 32. Eight of them go together.
+//! Multiplication by weights in blocks of 32. Some of them go together.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -10,8 +10,9 @@ use crate::activation::{Rows, SUMS_32};
 use crate::arch::{Kernel, LANES, Simd};
 use crate::format::QK;
 
-/// Blocks that go together.
-const TOGETHER: usize = 8;
+/// Blocks that go together: enough that starting a tile costs little, few enough that the bytes which
+/// they are unpacked to stay in the first-level cache.
+pub(super) const TOGETHER: usize = 24;
 
 /// The kernel of one format.
 pub(super) struct Blocks<'a, Q> {
@@ -25,7 +26,7 @@ impl<'a, Q> Blocks<'a, Q> {
     }
 }
 
-/// One token's activations of up to eight blocks.
+/// One token's activations of some blocks.
 #[derive(Clone, Copy)]
 struct Group<'a> {
     values: &'a [[i8; QK]],
@@ -47,7 +48,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Something that has the vectors of up to eight blocks.
+/// Something that has the vectors of some blocks.
 trait Source<V: Simd>: Copy {
     /// Whether it unpacks on the fly, which is for few tokens.
     const DIRECT: bool;
@@ -116,8 +117,10 @@ impl<V: Simd, Q: Quants32> Source<V> for Direct<'_, Q> {
     }
 }
 
-/// Tokens up to which vectors are unpacked on the fly.
-const DIRECT_MAX: usize = 3;
+/// Tokens up to which vectors are unpacked on the fly: in two tiles, where tiles are small.
+const fn direct_max(tile: usize) -> usize {
+    if tile > 3 { 3 } else { 6 }
+}
 
 impl<Q: Quants32> Kernel for Blocks<'_, Q> {
     type Output = ();
@@ -144,10 +147,9 @@ impl<Q: Quants32> Blocks<'_, Q> {
             let start = chunk * TOGETHER;
             let blocks = start..start + bytes.len() / Q::BYTES;
             let work = Tiles { input: self.work.input, tokens: tokens.clone(), blocks };
-            if tokens.len() <= DIRECT_MAX {
+            if tokens.len() <= direct_max(V::TILE) {
                 work.run::<V, Q, _>(v, Direct::<Q>(bytes, PhantomData), totals);
             } else {
-                prefetch(v, bytes, 0, TOGETHER * Q::BYTES);
                 unpack::<V, Q>(v, bytes, unpacked);
                 work.run::<V, Q, &Unpacked>(v, unpacked, totals);
             }
@@ -155,13 +157,14 @@ impl<Q: Quants32> Blocks<'_, Q> {
     }
 }
 
-/// Unpacks up to eight blocks.
+/// Unpacks some blocks.
 #[inline(always)]
 fn unpack<V: Simd, Q: Quants32>(v: V, bytes: &[u8], to: &mut Unpacked) {
     let scales = to.scales.iter_mut().zip(&mut to.minimums);
     let vectors = to.vectors.0.as_chunks_mut::<8>().0;
-    let blocks = bytes.chunks_exact(Q::BYTES);
-    for ((block, (scale, minimum)), vectors) in blocks.zip(scales).zip(vectors) {
+    let blocks = bytes.chunks_exact(Q::BYTES).enumerate();
+    for (((at, block), (scale, minimum)), vectors) in blocks.zip(scales).zip(vectors) {
+        prefetch(v, bytes, at * Q::BYTES, Q::BYTES);
         v.store_f32(scale, Q::scale(v, block));
         if Q::MINIMUM {
             v.store_f32(minimum, Q::minimum(v, block));
@@ -172,7 +175,7 @@ fn unpack<V: Simd, Q: Quants32>(v: V, bytes: &[u8], to: &mut Unpacked) {
     }
 }
 
-/// Some tokens' activations of up to eight blocks.
+/// Some tokens' activations of some blocks.
 struct Tiles<'a> {
     input: &'a Rows<'a>,
     tokens: Range<usize>,

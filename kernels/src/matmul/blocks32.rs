@@ -53,11 +53,16 @@ pub(super) struct Q4_0;
 impl Quants32 for Q4_0 {
     const BYTES: usize = 18 * ROWS;
     const LIMIT: usize = 8;
-    const OFFSET: i16 = 8;
+    const MINIMUM: bool = true;
 
     #[inline(always)]
     fn scale<V: Simd>(v: V, block: &[u8]) -> V::F {
         halves_at(v, block, 0)
+    }
+
+    #[inline(always)]
+    fn minimum<V: Simd>(v: V, block: &[u8]) -> V::F {
+        v.mul_f32(halves_at(v, block, 0), v.splat_f32(-8.0))
     }
 
     #[inline(always)]
@@ -94,11 +99,16 @@ pub(super) struct Q5_0;
 impl Quants32 for Q5_0 {
     const BYTES: usize = 22 * ROWS;
     const LIMIT: usize = 4;
-    const OFFSET: i16 = 16;
+    const MINIMUM: bool = true;
 
     #[inline(always)]
     fn scale<V: Simd>(v: V, block: &[u8]) -> V::F {
         halves_at(v, block, 0)
+    }
+
+    #[inline(always)]
+    fn minimum<V: Simd>(v: V, block: &[u8]) -> V::F {
+        v.mul_f32(halves_at(v, block, 0), v.splat_f32(-16.0))
     }
 
     #[inline(always)]

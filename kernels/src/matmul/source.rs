@@ -1,20 +1,21 @@
 //! Where the vectors of a tile come from.
 
+use super::blocks::TOGETHER;
 use super::{AHEAD, Bytes, Outputs};
 use crate::arch::{LANES, Simd, VECTOR_BYTES};
 
-/// Weights of 256 columns of a panel, as bytes.
+/// Weights of some columns of a panel, as bytes: of a super-block, or of the blocks that go together.
 pub(super) struct Unpacked {
     pub(super) vectors: Vectors,
     pub(super) side: Side,
-    /// Scales and minimums of eight blocks of 32.
-    pub(super) scales: [Outputs; 8],
-    pub(super) minimums: [Outputs; 8],
+    /// Scales and minimums of blocks of 32.
+    pub(super) scales: [Outputs; TOGETHER],
+    pub(super) minimums: [Outputs; TOGETHER],
 }
 
-/// 64 vectors, four columns each.
+/// Vectors of four columns each, eight of a block.
 #[repr(align(64))]
-pub(super) struct Vectors(pub(super) [Bytes; 64]);
+pub(super) struct Vectors(pub(super) [Bytes; 8 * TOGETHER]);
 
 /// What a super-block has besides its quants, expanded.
 #[repr(align(64))]
@@ -41,10 +42,10 @@ impl Default for Side {
 impl Default for Unpacked {
     fn default() -> Unpacked {
         Unpacked {
-            vectors: Vectors([[0; VECTOR_BYTES]; 64]),
+            vectors: Vectors([[0; VECTOR_BYTES]; 8 * TOGETHER]),
             side: Side::default(),
-            scales: [[0.0; LANES]; 8],
-            minimums: [[0.0; LANES]; 8],
+            scales: [[0.0; LANES]; TOGETHER],
+            minimums: [[0.0; LANES]; TOGETHER],
         }
     }
 }

@@ -167,7 +167,7 @@ fn product(isa: Isa, matrix: &Matrix<'_>, panels: Range<usize>, input: &Rows<'_>
 fn columns(format: Format) -> usize {
     match Kind::of(format) {
         Kind::F32 => 77,
-        Kind::Blocks32 => 576,
+        Kind::Blocks32 => 832,
         Kind::Blocks256 => 768,
     }
 }
