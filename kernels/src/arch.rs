@@ -276,3 +276,6 @@ impl std::fmt::Display for Isa {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests;

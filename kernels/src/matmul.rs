@@ -13,6 +13,8 @@
 //! out += da * (d * sum(s[p] * sum(u * a)) - dmin * sum(m[p] * sum(a)))
 //! ```
 //!
+//! The offset of Q4_0 and Q5_0 is a minimum, of -8 and -16 scales.
+//!
 //! The integers are exact. The floats' operations and their order are the same for an output
 //! whatever else is computed with it: how many tokens, which panels, on how many threads, in tiles
 //! of what size. So a token's result does not depend on its company, bit for bit.

@@ -233,6 +233,24 @@ fn extremes_do_not_overflow() {
     }
 }
 
+/// Powers of two from the least to the largest whose weights a float holds, with activations that bring them back.
+#[test]
+fn every_scale_of_mxfp4_is_exact() {
+    let columns = 64;
+    let mut file = file_rows(Format::MXFP4, 16, columns, 8);
+    for exponent in [0, 1, 2, 40, 109, 126, 200, 252] {
+        for block in file.chunks_exact_mut(Format::MXFP4.bytes_per_block()) {
+            block[0] = exponent;
+        }
+        let size = 2.0_f32.powi((127 - i32::from(exponent)).clamp(-90, 120));
+        let mut random = Random(u64::from(exponent) + 1);
+        let x: Vec<f32> = (0..5 * columns).map(|_| random.float() * size).collect();
+        let input = Input::new(Kind::Blocks32, columns, &x);
+        compare(Format::MXFP4, 16, &file, &input, 1);
+        compare(Format::MXFP4, 16, &file, &input, 5);
+    }
+}
+
 /// With scales of 1 the integers themselves come out, the same with every instruction set.
 #[test]
 fn integers_are_exact() {
