@@ -278,6 +278,7 @@ pub(crate) const E2M1_TWICE: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3,
 /// Half of what a shared exponent stands for: `2^(exponent - 128)`; 255 is no number.
 ///
 /// The source of both is the OCP Microscaling Formats (MX) Specification, version 1.0.
+#[inline(always)]
 pub(crate) fn e8m0_half(exponent: u8) -> f32 {
     match exponent {
         // The two smallest are below the normal range of f32.

@@ -26,11 +26,6 @@ pub(crate) fn map_assign<O: Lanewise>(isa: Isa, op: O, a: &mut [f32]) {
     isa.run(MapAssign { op, a });
 }
 
-/// `out[i] = a[i] + b[i]`.
-pub fn add(isa: Isa, a: &[f32], b: &[f32], out: &mut [f32]) {
-    zip(isa, Sum, a, b, out);
-}
-
 /// `row[i] += other[i]`: a bias or a residual.
 pub fn add_assign(isa: Isa, row: &mut [f32], other: &[f32]) {
     zip_assign(isa, Sum, row, other);
@@ -80,7 +75,7 @@ impl Lanewise for Sum {
 
 /// The first element times a factor.
 #[derive(Clone, Copy)]
-pub(crate) struct Scaled(pub(crate) f32);
+struct Scaled(f32);
 
 impl Lanewise for Scaled {
     #[inline(always)]

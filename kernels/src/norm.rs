@@ -1,7 +1,7 @@
 //! Normalization by the root of the mean square (arXiv 1910.07467).
 
 use crate::arch::{Isa, Kernel, LANES, Simd};
-use crate::elementwise::{Lanewise, Scaled, load_part, zip, zip_assign};
+use crate::elementwise::{Lanewise, load_part, zip, zip_assign};
 
 /// `out[i] = x[i] / sqrt(mean(x^2) + epsilon) * weight[i]`: one row.
 pub fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
@@ -11,11 +11,6 @@ pub fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f3
 /// [`rms_norm`] of a row in its place: a head of the queries or keys.
 pub fn rms_norm_in_place(isa: Isa, x: &mut [f32], weight: &[f32], epsilon: f32) {
     zip_assign(isa, Weighted(inverse_rms(isa, x, epsilon)), x, weight);
-}
-
-/// `out[i] = x[i] / sqrt(mean(x^2) + epsilon)`: a row without weights.
-pub fn rms_normalize(isa: Isa, x: &[f32], epsilon: f32, out: &mut [f32]) {
-    zip(isa, Scaled(inverse_rms(isa, x, epsilon)), x, x, out);
 }
 
 /// `1 / sqrt(mean(x^2) + epsilon)`.

@@ -18,6 +18,7 @@
 
 use std::fmt;
 
+use crate::arch::{Isa, Kernel, Simd};
 use crate::dequantize::dequantize;
 use crate::format::Format;
 
@@ -26,6 +27,12 @@ pub const ROWS: usize = crate::arch::LANES;
 
 /// Bytes of the largest block of one row.
 const BLOCK_BYTES_MAX: usize = 210;
+
+/// Bytes of a panel that are put together in the first-level cache, then written at once: memory is
+/// slow to take four bytes here and four bytes there.
+const RUN_BYTES: usize = 24 << 10;
+/// Bytes that memory gives at once.
+const LINE_BYTES: usize = 64;
 
 /// A run of units of a block.
 #[derive(Clone, Copy)]
@@ -163,64 +170,139 @@ pub fn pack_panel(
     let rows = rows_bytes.len() / row_bytes.max(1);
     assert!((1..=ROWS).contains(&rows) || row_bytes == 0, "1 to 16 rows, not {rows}");
     assert_eq!(rows_bytes.len(), rows * row_bytes, "whole rows");
-    if rows < ROWS {
-        out.fill(0);
-    }
-    let block_bytes = format.bytes_per_block();
-    for (block, mut out) in out.chunks_exact_mut(block_bytes * ROWS).enumerate() {
-        for part in parts {
-            let bytes = part.count * part.unit.bytes();
-            let (to, rest) = out.split_at_mut(bytes * ROWS);
-            out = rest;
-            for (row, from) in rows_bytes.chunks_exact(row_bytes).enumerate() {
-                let from = &from[block * block_bytes + part.start..][..bytes];
-                pack_units(part.unit, row, from, to).ok_or(BadScale { format, row, block })?;
+    Isa::best().run(PackPanel { format, parts, rows: rows_bytes, row_bytes, out })
+}
+
+/// The work on one panel. It is written for no instruction set but for the one that asks for memory.
+struct PackPanel<'a> {
+    format: Format,
+    parts: &'a [Part],
+    rows: &'a [u8],
+    row_bytes: usize,
+    out: &'a mut [u8],
+}
+
+impl Kernel for PackPanel<'_> {
+    type Output = Result<(), BadScale>;
+
+    #[inline(always)]
+    fn run<V: Simd>(self, v: V) -> Result<(), BadScale> {
+        let PackPanel { format, parts, rows, row_bytes, out } = self;
+        let block_bytes = format.bytes_per_block();
+        let together = (RUN_BYTES / (block_bytes * ROWS)).max(1);
+        let mut run = [0; RUN_BYTES];
+        for (at, out) in out.chunks_mut(together * block_bytes * ROWS).enumerate() {
+            let run = &mut run[..out.len()];
+            let (start, bytes) = (at * together * block_bytes, out.len() / ROWS);
+            for (row, from) in rows.chunks_exact(row_bytes).enumerate() {
+                // What follows in this row is wanted when the others are done.
+                for line in (start + bytes..row_bytes.min(start + 2 * bytes)).step_by(LINE_BYTES) {
+                    v.prefetch(from, line);
+                }
+                let bad = |block| BadScale { format, row, block: at * together + block };
+                pack_run(parts, block_bytes, row, &from[start..][..bytes], run).map_err(bad)?;
             }
+            out.copy_from_slice(run);
         }
+        Ok(())
+    }
+}
+
+/// Packs some blocks of one row; the block of a unit that is no number is the error.
+fn pack_run(
+    parts: &[Part],
+    block_bytes: usize,
+    row: usize,
+    from: &[u8],
+    to: &mut [u8],
+) -> Result<(), usize> {
+    // Blocks of one unit are as good as one block of many, and faster.
+    if let [Part { start: 0, unit, count: 1 }] = *parts {
+        let count = from.len() / unit.bytes();
+        let units = Units { row, part: part(0, unit, count), at: 0, block_bytes: from.len() };
+        return units.pack(from, to).map_err(|(_, at)| at);
+    }
+    let mut at = 0;
+    for &part in parts {
+        let units = Units { row, part, at, block_bytes };
+        units.pack(from, to).map_err(|(block, _)| block)?;
+        at += part.count * part.unit.bytes() * ROWS;
     }
     Ok(())
 }
 
-/// Copies one row's units to their places; none where one of them is no number.
-fn pack_units(unit: Unit, row: usize, from: &[u8], to: &mut [u8]) -> Option<()> {
-    match unit {
-        Unit::Exponent => copy(row, from, to, |byte: [u8; 1]| (byte[0] != u8::MAX).then_some(byte)),
-        Unit::Half => copy(row, from, to, |half: [u8; 2]| Some(half)),
-        Unit::Scale => {
-            copy(row, from, to, |half: [u8; 2]| (half[1] & 0x7c != 0x7c).then_some(half))
-        }
-        Unit::Bfloat => copy(row, from, to, |half: [u8; 2]| {
-            (u16::from_le_bytes(half) & 0x7f80 != 0x7f80).then_some(half)
-        }),
-        Unit::Dword => copy(row, from, to, |dword: [u8; 4]| Some(dword)),
-        Unit::Single => copy(row, from, to, |dword: [u8; 4]| {
-            f32::from_le_bytes(dword).is_finite().then_some(dword)
-        }),
-        Unit::Bits => copy(row, from, to, |dword: [u8; 4]| {
-            Some(bits_to_planes(u32::from_le_bytes(dword)).to_le_bytes())
-        }),
-    }
+/// The units of one part in each block of a row.
+struct Units {
+    row: usize,
+    part: Part,
+    /// Where the part starts in a panel's block.
+    at: usize,
+    block_bytes: usize,
 }
 
-/// Copies units of `N` bytes, through `check`, to every sixteenth place from `row` on.
-#[inline(always)]
-fn copy<const N: usize>(
-    row: usize,
-    from: &[u8],
-    to: &mut [u8],
-    check: impl Fn([u8; N]) -> Option<[u8; N]>,
-) -> Option<()> {
-    let (to, _) = to.as_chunks_mut::<N>().0.as_chunks_mut::<ROWS>();
-    for (from, to) in from.as_chunks::<N>().0.iter().zip(to) {
-        to[row] = check(*from)?;
+impl Units {
+    /// Copies them to their places. The block and the number of one that is no number are the error.
+    fn pack(&self, from: &[u8], to: &mut [u8]) -> Result<(), (usize, usize)> {
+        match self.part.unit {
+            Unit::Exponent => {
+                self.copy(from, to, |byte: [u8; 1]| (byte[0] != u8::MAX).then_some(byte))
+            }
+            Unit::Half => self.copy(from, to, |half: [u8; 2]| Some(half)),
+            Unit::Scale => {
+                self.copy(from, to, |half: [u8; 2]| (half[1] & 0x7c != 0x7c).then_some(half))
+            }
+            Unit::Bfloat => self.copy(from, to, |half: [u8; 2]| {
+                (u16::from_le_bytes(half) & 0x7f80 != 0x7f80).then_some(half)
+            }),
+            Unit::Dword => self.copy(from, to, |dword: [u8; 4]| Some(dword)),
+            Unit::Single => self.copy(from, to, |dword: [u8; 4]| {
+                f32::from_le_bytes(dword).is_finite().then_some(dword)
+            }),
+            Unit::Bits => self.copy(from, to, |dword: [u8; 4]| {
+                Some(bits_to_planes(u32::from_le_bytes(dword)).to_le_bytes())
+            }),
+        }
     }
-    Some(())
+
+    /// Copies units of `N` bytes, through `check`, to every sixteenth place.
+    #[inline(always)]
+    fn copy<const N: usize>(
+        &self,
+        from: &[u8],
+        to: &mut [u8],
+        check: impl Fn([u8; N]) -> Option<[u8; N]>,
+    ) -> Result<(), (usize, usize)> {
+        let Units { row, part, at, block_bytes } = *self;
+        let blocks = from.chunks_exact(block_bytes).zip(to.chunks_exact_mut(block_bytes * ROWS));
+        for (block, (from, to)) in blocks.enumerate() {
+            let from = from[part.start..][..part.count * N].as_chunks::<N>().0;
+            let to = to[at..][..part.count * N * ROWS].as_chunks_mut::<N>().0;
+            let to = to.as_chunks_mut::<ROWS>().0;
+            for (unit, (from, to)) in from.iter().zip(to).enumerate() {
+                to[row] = check(*from).ok_or((block, unit))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Bit `4 g + i` becomes bit `8 i + g`: as an 8 x 4 matrix of bits, its transpose.
 fn bits_to_planes(bits: u32) -> u32 {
-    (0..32).fold(0, |planes, bit| planes | (bits >> bit & 1) << (bit % 4 * 8 + bit / 4))
+    let bytes = bits.to_le_bytes().into_iter().enumerate();
+    bytes.fold(0, |planes, (at, byte)| planes | BYTE_PLANES[usize::from(byte)] << (2 * at))
 }
+
+/// The planes of a number whose other bytes are 0.
+const BYTE_PLANES: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut at = 0;
+    while at < 256 * 8 {
+        let (byte, bit) = (at / 8, at % 8);
+        table[byte] |= (byte as u32 >> bit & 1) << (bit % 4 * 8 + bit / 4);
+        at += 1;
+    }
+    table
+};
 
 /// The inverse of [`bits_to_planes`].
 fn planes_to_bits(planes: u32) -> u32 {

@@ -9,9 +9,6 @@ fn rows_of_any_length() {
             let a: Vec<f32> = (0..length).map(|at| at as f32 - 20.0).collect();
             let b: Vec<f32> = (0..length).map(|at| 0.5 * at as f32).collect();
             let expected: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a + b).collect();
-            let mut out = vec![f32::NAN; length];
-            add(isa, &a, &b, &mut out);
-            assert_eq!(out, expected, "{isa} {length}");
             let mut row = a.clone();
             add_assign(isa, &mut row, &b);
             assert_eq!(row, expected, "{isa} {length}");

@@ -1,8 +1,9 @@
 //! Formats with blocks of 32: where a panel's block has what.
 
 use super::Bytes;
-use super::quants::{MXFP4_OFFSET, MXFP4_STEPS, UNEVEN_STEPS, moved, nibbles};
+use super::quants::{MXFP4_OFFSET, MXFP4_STEPS, UNEVEN_BYTES, moved, nibbles};
 use crate::arch::{LANES, Simd};
+use crate::dequantize::e8m0_half;
 use crate::panel::ROWS;
 
 /// A format of blocks of 32.
@@ -174,7 +175,7 @@ impl Quants32 for Iq4Nl {
 
     #[inline(always)]
     fn vector<V: Simd>(v: V, block: &[u8], at: usize) -> V::I {
-        v.signed(v.lookup(&UNEVEN_STEPS, nibbles_at(v, block, 2 * ROWS, at)))
+        v.signed(v.lookup(&UNEVEN_BYTES, nibbles_at(v, block, 2 * ROWS, at)))
     }
 }
 
@@ -190,7 +191,7 @@ impl Quants32 for Mxfp4 {
     fn scale<V: Simd>(v: V, block: &[u8]) -> V::F {
         let mut scales = [0.0; LANES];
         for (scale, exponent) in scales.iter_mut().zip(block) {
-            *scale = half_power_of_two(*exponent);
+            *scale = e8m0_half(*exponent);
         }
         v.load_f32(&scales)
     }
@@ -199,14 +200,4 @@ impl Quants32 for Mxfp4 {
     fn vector<V: Simd>(v: V, block: &[u8], at: usize) -> V::I {
         v.lookup(&MXFP4_STEPS, nibbles_at(v, block, ROWS, at))
     }
-}
-
-/// `2 ^ (exponent - 128)`; the two smallest are subnormal numbers.
-#[inline(always)]
-pub(super) fn half_power_of_two(exponent: u8) -> f32 {
-    let bits = match exponent {
-        0 => 1 << 21,
-        _ => 1 << 22,
-    };
-    f32::from_bits(if exponent < 2 { bits } else { (u32::from(exponent) - 1) << 23 })
 }

@@ -1,15 +1,14 @@
 //! Bits of packed weights to bytes.
 
 use crate::arch::Simd;
+use crate::dequantize::UNEVEN_STEPS;
 
 /// What the 4-bit codes of `IQ4_NL` and `IQ4_XS` stand for, as bytes.
-pub(super) const UNEVEN_STEPS: [u8; 16] = {
-    let steps: [i8; 16] =
-        [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub(super) const UNEVEN_BYTES: [u8; 16] = {
     let mut bytes = [0; 16];
     let mut at = 0;
     while at < 16 {
-        bytes[at] = steps[at] as u8;
+        bytes[at] = UNEVEN_STEPS[at].cast_unsigned();
         at += 1;
     }
     bytes

@@ -4,7 +4,7 @@
 //! they are transposed. All of them keep the columns' natural order in runs of 32.
 
 use super::Bytes;
-use super::quants::{UNEVEN_STEPS, bit_pairs, moved, nibbles};
+use super::quants::{UNEVEN_BYTES, bit_pairs, moved, nibbles};
 use super::source::Side;
 use crate::arch::{LANES, Simd};
 use crate::panel::ROWS;
@@ -403,6 +403,6 @@ impl Quants256 for Iq4Xs {
         at: usize,
     ) -> V::I {
         let packed = v.load(&block.vectors[1 + (outer + inner) * 4 + at % 4]);
-        v.signed(v.lookup(&UNEVEN_STEPS, nibbles(v, packed, at / 4)))
+        v.signed(v.lookup(&UNEVEN_BYTES, nibbles(v, packed, at / 4)))
     }
 }

@@ -8,6 +8,7 @@ use tokenizers::models::bpe::{BPE, Vocab as Ids};
 
 use super::TokenizerError;
 use super::split::PreTokenizer;
+use super::vocabulary::Vocabulary;
 use crate::gguf::Gguf;
 
 /// Merges in one file; there is at most about one for each token.
@@ -66,7 +67,8 @@ impl ByteLevel {
         pre: PreTokenizer,
         ids: Ids,
     ) -> Result<ByteLevel, TokenizerError> {
-        let merges = read_merges(gguf, &ids)?;
+        let longest = ids.keys().map(String::len).max().unwrap_or(0);
+        let merges = read_merges(gguf, longest)?;
         let spelled = |spelling: &&char| !ids.contains_key(spelling.to_string().as_str());
         let missing = SPELLINGS.iter().filter(spelled).copied().collect();
         let merges = BPE::builder()
@@ -74,7 +76,7 @@ impl ByteLevel {
             .cache_capacity(CACHED_WORDS)
             .ignore_merges(pre == PreTokenizer::Llama3)
             .build()
-            .map_err(|error| TokenizerError::Vocabulary(error.to_string()))?;
+            .map_err(|error| unusable_merge(gguf, error.to_string()))?;
         Ok(ByteLevel { pre, merges, missing })
     }
 
@@ -100,8 +102,9 @@ impl ByteLevel {
     }
 }
 
-/// The pairs that merge, best first. Both parts and the whole must be tokens.
-fn read_merges(gguf: &Gguf, ids: &Ids) -> Result<Vec<(String, String)>, TokenizerError> {
+/// The pairs that merge, best first. That their parts and the whole are tokens is left to who looks
+/// them up; none is longer than the `longest` token.
+fn read_merges(gguf: &Gguf, longest: usize) -> Result<Vec<(String, String)>, TokenizerError> {
     let key = "tokenizer.ggml.merges";
     let count = gguf.get_array(key)?.map_or(0, |array| array.len());
     if count > MERGES_MAX {
@@ -112,7 +115,7 @@ fn read_merges(gguf: &Gguf, ids: &Ids) -> Result<Vec<(String, String)>, Tokenize
     let mut merges = Vec::with_capacity(count);
     for merge in gguf.get_strings(key)?.into_iter().flatten() {
         let (left, right) = split_merge(merge)
-            .filter(|(left, right)| is_merge(left, right, ids))
+            .filter(|(left, right)| left.len() + right.len() <= longest)
             .ok_or_else(|| unusable(merge))?;
         // Of two equal merges the first has the better rank.
         if seen.insert(merge) {
@@ -120,6 +123,20 @@ fn read_merges(gguf: &Gguf, ids: &Ids) -> Result<Vec<(String, String)>, Tokenize
         }
     }
     Ok(merges)
+}
+
+/// The first merge whose parts or whole are no tokens; `otherwise` where there is none.
+fn unusable_merge(gguf: &Gguf, otherwise: String) -> TokenizerError {
+    let find = || {
+        let (_, ids) = Vocabulary::read(gguf)?;
+        let merges = gguf.get_strings("tokenizer.ggml.merges")?;
+        let usable = |merge: &str| {
+            split_merge(merge).is_some_and(|(left, right)| is_merge(left, right, &ids))
+        };
+        let bad = merges.into_iter().flatten().find(|merge| !usable(merge));
+        Ok::<_, TokenizerError>(bad.map(unusable))
+    };
+    find().unwrap_or_else(Some).unwrap_or(TokenizerError::Vocabulary(otherwise))
 }
 
 /// Cuts at the first space that is not the first character.
