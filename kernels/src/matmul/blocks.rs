@@ -195,6 +195,10 @@ impl Tiles<'_> {
             totals = self.tiles::<V, Q, S, 12>(v, source, totals);
             totals = self.tiles::<V, Q, S, 6>(v, source, totals);
         }
+        // Unlike a super-block's, these tiles hold one sum for each token, and can have more tokens.
+        if V::TILE == 3 && !S::DIRECT {
+            totals = self.tiles::<V, Q, S, 4>(v, source, totals);
+        }
         if V::TILE >= 3 {
             totals = self.tiles::<V, Q, S, 3>(v, source, totals);
             totals = self.tiles::<V, Q, S, 2>(v, source, totals);
