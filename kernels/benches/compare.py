@@ -36,11 +36,6 @@ SCENARIOS = ["prefill", "decode", "depth", "batch", "busy", "load", "memory"]
 NOISE_MAX = 0.03
 UBATCHES = [256, 512, 1024]
 HOG = "while True: pass"
-TOUCH = """
-import ctypes, mmap, sys
-memory = mmap.mmap(-1, int(sys.argv[1]))
-ctypes.memset(ctypes.addressof(ctypes.c_char.from_buffer(memory)), 1, len(memory))
-"""
 # What is read before the first token of scenario `load`.
 LOAD_PROMPT = 4
 
@@ -235,10 +230,11 @@ def busy(run):
     return result
 
 
-def supply(size):
-    """Touches so much memory, and gives it back: a virtual machine's host then has supplied what the
-    next process takes. Else that, many times slower than loading, is what would be measured."""
-    subprocess.run([sys.executable, "-c", TOUCH, str(size)], check=True)
+def second(measure):
+    """Of two in a row the second: it takes the memory that the first gave back. A virtual machine's host
+    may first have to supply what is new, and that, several times slower than loading, is by chance."""
+    measure()
+    return measure()
 
 
 def load(run):
@@ -248,23 +244,23 @@ def load(run):
         while file.read(1 << 24):
             pass
 
-    size = 2 * os.path.getsize(run.path) + (256 << 20)
-
     def ours():
-        supply(size)
         found = run.ours("-p", LOAD_PROMPT, "-n", 1, "-r", 1)
         return found["load_s"] + found["cold_ttft_s"]
 
     def theirs(extra):
-        supply(size)
         with run.fresh_peer(extra) as session:
             seconds = session.loaded["seconds"]
             # dsk bench makes a context no longer than it needs.
             seconds += session.ask("context", threads=run.options.threads, room=LOAD_PROMPT)["seconds"]
             return seconds + LOAD_PROMPT / session.ask("prefill", tokens=LOAD_PROMPT, repetitions=1)["tps"][0]
 
-    plain = [theirs(False) for _ in range(3)]
-    values = interleave(run.options.pairs, ours if run.dsk else None, lambda: theirs(True))
+    plain = [second(lambda: theirs(False)) for _ in range(3)]
+    values = interleave(
+        run.options.pairs,
+        (lambda: second(ours)) if run.dsk else None,
+        lambda: second(lambda: theirs(True)),
+    )
     return {"unit": "s", "setting": "default", "without_repacking": spread(plain), **verdict(*values, more_is_better=False)}
 
 
