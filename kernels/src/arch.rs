@@ -15,8 +15,12 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod delegate;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_i8mm;
 pub mod pool;
 mod scalar;
 pub mod shared;
@@ -56,6 +60,9 @@ pub trait Integers: Copy + Send + Sync + 'static {
     const SIGNED_OFFSET: i32;
     /// Tokens that a register tile of 16 rows should have: 1, 3 or 12.
     const TILE: usize;
+    /// Whether bytes of two tokens can be multiplied at once: whether there are the four methods
+    /// below that no other instruction set is asked for.
+    const PAIRED: bool = false;
 
     /// 64 bytes from memory.
     fn load(self, from: &[u8; VECTOR_BYTES]) -> Self::I;
@@ -114,7 +121,42 @@ pub trait Integers: Copy + Send + Sync + 'static {
     -> Self::I;
     /// `total` and the sum of the two products of 16-bit halves, in 32-bit lanes.
     fn add_pairs(self, total: Self::I, a: Self::I, b: Self::I) -> Self::I;
+
+    /// 32-bit lanes of both in turns: the first of `a`, the first of `b`, the second of `a` ...
+    #[inline(always)]
+    fn interleave(self, _a: Self::I, _b: Self::I) -> [Self::I; 2] {
+        unreachable!("{NOT_PAIRED}")
+    }
+    /// What was interleaved.
+    #[inline(always)]
+    fn separate(self, _both: [Self::I; 2]) -> [Self::I; 2] {
+        unreachable!("{NOT_PAIRED}")
+    }
+    /// `sums` and the products of signed bytes: interleaved weights of twice four columns, the eight
+    /// activations of each of two tokens; 32-bit sums for each token, interleaved.
+    #[inline(always)]
+    fn add_paired_products(
+        self,
+        _sums: [Self::I; 2],
+        _weights: [Self::I; 2],
+        _activations: [&[i8; 8]; 2],
+    ) -> [Self::I; 2] {
+        unreachable!("{NOT_PAIRED}")
+    }
+    /// [`Integers::scale_add_32`] of the interleaved totals and sums of two tokens, by one scale.
+    #[inline(always)]
+    fn scale_add_paired(
+        self,
+        _totals: [Self::I; 2],
+        _sums: [Self::I; 2],
+        _scale: Self::I,
+    ) -> [Self::I; 2] {
+        unreachable!("{NOT_PAIRED}")
+    }
 }
+
+/// Why a method is not called.
+const NOT_PAIRED: &str = "an instruction set without products of two tokens";
 
 /// From integers to floats and back.
 pub trait Conversions: Integers + Floats {
@@ -193,11 +235,14 @@ pub enum Isa {
     Avx512,
     /// aarch64 with dot products.
     Neon,
+    /// The same with 8-bit matrix products.
+    NeonI8mm,
 }
 
 impl Isa {
     /// Every one of them.
-    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Neon];
+    pub const ALL: [Isa; 6] =
+        [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Neon, Isa::NeonI8mm];
 
     /// The fastest one that this processor can execute.
     pub fn best() -> Isa {
@@ -218,8 +263,10 @@ impl Isa {
             Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => false,
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => neon::Neon::detect().is_some(),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => neon_i8mm::NeonI8mm::detect().is_some(),
             #[cfg(not(target_arch = "aarch64"))]
-            Isa::Neon => false,
+            Isa::Neon | Isa::NeonI8mm => false,
         }
     }
 
@@ -231,6 +278,7 @@ impl Isa {
             Isa::AvxVnni => "avxvnni",
             Isa::Avx512 => "avx512",
             Isa::Neon => "neon",
+            Isa::NeonI8mm => "neon-i8mm",
         }
     }
 
@@ -244,7 +292,7 @@ impl Isa {
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         match self {
-            Isa::Scalar | Isa::Neon => {}
+            Isa::Scalar | Isa::Neon | Isa::NeonI8mm => {}
             Isa::Avx2 => {
                 if let Some(simd) = avx2::Avx2::detect() {
                     return simd.vectorize(kernel);
@@ -262,10 +310,18 @@ impl Isa {
             }
         }
         #[cfg(target_arch = "aarch64")]
-        if self == Isa::Neon
-            && let Some(simd) = neon::Neon::detect()
-        {
-            return simd.vectorize(kernel);
+        match self {
+            Isa::Scalar | Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => {}
+            Isa::Neon => {
+                if let Some(simd) = neon::Neon::detect() {
+                    return simd.vectorize(kernel);
+                }
+            }
+            Isa::NeonI8mm => {
+                if let Some(simd) = neon_i8mm::NeonI8mm::detect() {
+                    return simd.vectorize(kernel);
+                }
+            }
         }
         scalar::Scalar.vectorize(kernel)
     }

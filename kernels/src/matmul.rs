@@ -60,6 +60,7 @@ macro_rules! unrolled {
 mod blocks;
 mod blocks32;
 mod dense;
+mod pairs;
 mod quants;
 mod quants256;
 mod source;

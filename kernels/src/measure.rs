@@ -42,19 +42,30 @@ pub fn read_bandwidth(isa: Isa, pool: &Pool, memory: &[u8]) -> f64 {
 /// instruction that kernels multiply with, on operands that are in the nearest cache.
 pub fn integer_peak(isa: Isa, pool: &Pool) -> f64 {
     // How many sums hide an instruction's latency and still fit in the registers depends on the set.
-    multiply_rate::<4>(isa, pool)
-        .max(multiply_rate::<6>(isa, pool))
-        .max(multiply_rate::<12>(isa, pool))
+    let peak = multiply_rate(isa, pool, Multiply::<4>, 4)
+        .max(multiply_rate(isa, pool, Multiply::<6>, 6))
+        .max(multiply_rate(isa, pool, Multiply::<12>, 12));
+    if isa.run(MultiplyPaired::<1>).is_none() {
+        return peak;
+    }
+    // By two tokens both halves of eight columns.
+    peak.max(multiply_rate(isa, pool, MultiplyPaired::<1>, 4)).max(multiply_rate(
+        isa,
+        pool,
+        MultiplyPaired::<2>,
+        8,
+    ))
 }
 
-fn multiply_rate<const SUMS: usize>(isa: Isa, pool: &Pool) -> f64 {
+/// The rate of a kernel that multiplies this many vectors in a round.
+fn multiply_rate<K: Kernel + Copy + Sync>(isa: Isa, pool: &Pool, kernel: K, vectors: usize) -> f64 {
     let chunks = u32::try_from(CHUNKS * pool.threads()).expect("fewer threads");
     let time = shortest(|| {
         pool.run(&[chunks], &|_| {
-            std::hint::black_box(isa.run(Multiply::<SUMS>));
+            std::hint::black_box(isa.run(kernel));
         });
     });
-    let multiplications = ROUNDS * SUMS * VECTOR_BYTES;
+    let multiplications = ROUNDS * vectors * VECTOR_BYTES;
     f64::from(chunks) * multiplications as f64 / time.as_secs_f64()
 }
 
@@ -100,6 +111,7 @@ impl Kernel for ReadAll<'_> {
 }
 
 /// Multiplies, each round one vector of weights with `SUMS` groups of activations that are in registers.
+#[derive(Clone, Copy)]
 struct Multiply<const SUMS: usize>;
 
 impl<const SUMS: usize> Kernel for Multiply<SUMS> {
@@ -118,12 +130,46 @@ impl<const SUMS: usize> Kernel for Multiply<SUMS> {
                 sums[sum] = simd.add_products(sums[sum], weights, activations[sum]);
             }
         }
-        let mut out = [0; VECTOR_BYTES];
-        for sum in sums {
-            let mut bytes = [0; VECTOR_BYTES];
-            simd.store(&mut bytes, sum);
-            out.iter_mut().zip(bytes).for_each(|(out, byte)| *out ^= byte);
-        }
-        out
+        joined(simd, &sums)
     }
+}
+
+/// Multiplies, each round two vectors of weights with `PAIRS` groups of two tokens' activations; gives
+/// nothing where the instruction set cannot.
+#[derive(Clone, Copy)]
+struct MultiplyPaired<const PAIRS: usize>;
+
+impl<const PAIRS: usize> Kernel for MultiplyPaired<PAIRS> {
+    type Output = Option<[u8; VECTOR_BYTES]>;
+
+    #[inline(always)]
+    fn run<V: Simd>(self, simd: V) -> Self::Output {
+        if !V::PAIRED {
+            return None;
+        }
+        let weights = std::hint::black_box([[[3_u8; VECTOR_BYTES]; 2]; 32]);
+        let activations = std::hint::black_box([[[1_i8; 8]; 2]; PAIRS]);
+        let mut sums = [[simd.splat4([0; 4]); 2]; PAIRS];
+        for round in 0..ROUNDS {
+            let [first, second] = &weights[round % 32];
+            let weights = [simd.load(first), simd.load(second)];
+            for pair in 0..PAIRS {
+                let [first, second] = &activations[pair];
+                sums[pair] = simd.add_paired_products(sums[pair], weights, [first, second]);
+            }
+        }
+        Some(joined(simd, sums.as_flattened()))
+    }
+}
+
+/// The exclusive disjunction of vectors.
+#[inline(always)]
+fn joined<V: Simd>(simd: V, sums: &[V::I]) -> [u8; VECTOR_BYTES] {
+    let mut out = [0; VECTOR_BYTES];
+    for sum in sums {
+        let mut bytes = [0; VECTOR_BYTES];
+        simd.store(&mut bytes, *sum);
+        out.iter_mut().zip(bytes).for_each(|(out, byte)| *out ^= byte);
+    }
+    out
 }

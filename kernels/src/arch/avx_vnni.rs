@@ -4,9 +4,9 @@
 use std::arch::x86_64::*;
 
 use super::avx2::Avx2;
+use super::delegate::Extends;
 use super::{Kernel, Simd};
 
-mod delegate;
 mod integer;
 
 /// The proof that the processor has AVX-VNNI, AVX2, FMA and F16C.
@@ -27,6 +27,15 @@ impl AvxVnni {
     #[inline]
     pub(super) fn detect() -> Option<AvxVnni> {
         if is_x86_feature_detected!("avxvnni") { Avx2::detect().map(AvxVnni) } else { None }
+    }
+}
+
+impl Extends for AvxVnni {
+    type Base = Avx2;
+
+    #[inline(always)]
+    fn base(self) -> Avx2 {
+        self.0
     }
 }
 

@@ -22,7 +22,7 @@ macro_rules! neon {
         unsafe { $($code)* }
     };
 }
-use neon;
+pub(super) use neon;
 
 /// Evaluates intrinsics for each of a vector's registers and gives the results as an array. The
 /// constant that is named first is the number of the register.

@@ -108,6 +108,58 @@ impl Kernel for Products {
     }
 }
 
+/// Sums of the products of two tokens, at once where that can be.
+struct PairedProducts {
+    signed: [[u8; VECTOR_BYTES]; 2],
+    activations: [[i8; 8]; 2],
+    /// Those of the 16 rows, twice each.
+    scales: [u8; VECTOR_BYTES],
+}
+
+impl PairedProducts {
+    #[inline(always)]
+    fn both<V: Simd>(&self, v: V, total: V::I) -> [V::I; 2] {
+        let weights = v.interleave(v.load(&self.signed[0]), v.load(&self.signed[1]));
+        let values = [&self.activations[0], &self.activations[1]];
+        let zero = [v.splat4([0; 4]); 2];
+        let mut sums = v.add_paired_products(zero, weights, values);
+        sums = v.add_paired_products(sums, weights, values);
+        let totals = v.interleave(total, total);
+        v.separate(v.scale_add_paired(totals, sums, v.load(&self.scales)))
+    }
+
+    #[inline(always)]
+    fn each<V: Simd>(&self, v: V, total: V::I, token: usize) -> V::I {
+        let mut sums = v.splat4([0; 4]);
+        for half in [0, 1, 0, 1] {
+            let values = &self.activations[token].as_chunks::<4>().0[half];
+            let (weights, values) = (v.load(&self.signed[half]), v.splat_i8(values));
+            let offset = v.widen(v.products(v.splat4([1; 4]), values));
+            let too_much = v.splat_i16(&[-(V::SIGNED_OFFSET as i16); 2]);
+            sums = v.add_signed_products(sums, v.signed(weights), values);
+            sums = v.scale_add_32(sums, offset, too_much);
+        }
+        v.scale_add_32(total, sums, v.load(&self.scales))
+    }
+}
+
+impl Kernel for PairedProducts {
+    type Output = Results;
+
+    #[inline(always)]
+    fn run<V: Simd>(self, v: V) -> Results {
+        let total = v.shift_left_32(v.and(v.load(&self.signed[0]), v.splat4([15; 4])), 4);
+        let [first, second] = if V::PAIRED {
+            self.both(v, total)
+        } else {
+            [self.each(v, total, 0), self.each(v, total, 1)]
+        };
+        let mut results = Results::new();
+        integers! { v, results: "first token" first; "second token" second; }
+        results
+    }
+}
+
 /// Operations on floats, and conversions.
 struct OnFloats {
     a: [f32; LANES],
@@ -229,6 +281,22 @@ fn sums_of_products() {
         let activations = if round < 2 { [[127; 4], [-127; 4]][round] } else { activations };
         let scale = random.next() as i16 >> 8;
         compare(|isa| isa.run(Products { weights, signed, activations, scale }));
+    }
+}
+
+#[test]
+fn sums_of_two_tokens() {
+    let mut random = Random(5);
+    for round in 0..200 {
+        let signed = [random_bytes(&mut random), random_bytes(&mut random)];
+        let signed = if round < 2 { [[128; VECTOR_BYTES]; 2] } else { signed };
+        let mut activations = [[[127; 8], [-127; 8]][round % 2]; 2];
+        for value in activations.as_flattened_mut().iter_mut().skip(round) {
+            *value = (random.next() as i8).max(-127);
+        }
+        let rows: [i16; LANES] = std::array::from_fn(|_| random.next() as i16 >> 8);
+        let scales = std::array::from_fn(|at| rows[at / 4].to_le_bytes()[at % 2]);
+        compare(|isa| isa.run(PairedProducts { signed, activations, scales }));
     }
 }
 

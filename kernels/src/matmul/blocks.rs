@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::blocks32::Quants32;
 use super::source::{Unpacked, prefetch};
-use super::{Multiply, Outputs};
+use super::{Multiply, Outputs, pairs};
 use crate::activation::{Rows, SUMS_32};
 use crate::arch::{Kernel, LANES, Simd};
 use crate::format::QK;
@@ -117,9 +117,10 @@ impl<V: Simd, Q: Quants32> Source<V> for Direct<'_, Q> {
     }
 }
 
-/// Tokens up to which vectors are unpacked on the fly: in two tiles, where tiles are small.
-const fn direct_max(tile: usize) -> usize {
-    if tile > 3 { 3 } else { 6 }
+/// Tokens up to which vectors are unpacked on the fly: in two tiles, where tiles are small and no
+/// tokens can be multiplied in pairs.
+const fn direct_max<V: Simd>() -> usize {
+    if V::TILE > 3 || V::PAIRED { 3 } else { 6 }
 }
 
 impl<Q: Quants32> Kernel for Blocks<'_, Q> {
@@ -147,7 +148,7 @@ impl<Q: Quants32> Blocks<'_, Q> {
             let start = chunk * TOGETHER;
             let blocks = start..start + bytes.len() / Q::BYTES;
             let work = Tiles { input: self.work.input, tokens: tokens.clone(), blocks };
-            if tokens.len() <= direct_max(V::TILE) {
+            if tokens.len() <= direct_max::<V>() {
                 work.run::<V, Q, _>(v, Direct::<Q>(bytes, PhantomData), totals);
             } else {
                 unpack::<V, Q>(v, bytes, unpacked);
@@ -172,6 +173,9 @@ fn unpack<V: Simd, Q: Quants32>(v: V, bytes: &[u8], to: &mut Unpacked) {
         for (at, vector) in vectors.iter_mut().enumerate() {
             v.store(vector, Q::vector(v, block, at));
         }
+        if V::PAIRED {
+            pairs::interleave(v, vectors);
+        }
     }
 }
 
@@ -195,11 +199,14 @@ impl Tiles<'_> {
             totals = self.tiles::<V, Q, S, 12>(v, source, totals);
             totals = self.tiles::<V, Q, S, 6>(v, source, totals);
         }
-        // Unlike a super-block's, these tiles hold one sum for each token, and can have more tokens.
-        if V::TILE == 3 && !S::DIRECT {
-            totals = self.tiles::<V, Q, S, 4>(v, source, totals);
-        }
-        if V::TILE >= 3 {
+        if V::PAIRED && !S::DIRECT {
+            totals = self.tiles::<V, Q, S, 2>(v, source, totals);
+        } else if V::TILE >= 3 {
+            // Unlike a super-block's, these tiles hold one sum for each token, and can have more
+            // tokens.
+            if V::TILE == 3 && !S::DIRECT {
+                totals = self.tiles::<V, Q, S, 4>(v, source, totals);
+            }
             totals = self.tiles::<V, Q, S, 3>(v, source, totals);
             totals = self.tiles::<V, Q, S, 2>(v, source, totals);
         }
@@ -243,7 +250,11 @@ fn tile<V: Simd, Q: Quants32, S: Source<V>, const N: usize>(
         sums_out[n] = v.load_f32(&totals[n]);
     }
     for block in 0..blocks {
-        let integers = products::<V, Q, S, N>(v, source, groups, block);
+        let integers = if V::PAIRED && !S::DIRECT {
+            paired_products(v, source, groups, block)
+        } else {
+            products::<V, Q, S, N>(v, source, groups, block)
+        };
         let scale = source.scale(v, block);
         for n in 0..N {
             let group = &groups[n];
@@ -301,4 +312,25 @@ fn products<V: Simd, Q: Quants32, S: Source<V>, const N: usize>(
         }
     });
     if Q::SIGNED { sums } else { wide }
+}
+
+/// The same of interleaved vectors, by two tokens at once.
+#[inline(always)]
+fn paired_products<V: Simd, S: Source<V>, const N: usize>(
+    v: V,
+    source: S,
+    groups: &[Group<'_>; N],
+    block: usize,
+) -> [V::I; N] {
+    let mut sums = [[v.splat4([0; 4]); 2]; N];
+    unrolled!(V: step in QK / 8 => {
+        let at = 2 * step;
+        let weights = [source.vector(v, block, at), source.vector(v, block, at + 1)];
+        let mut values = [&[0; 8]; N];
+        for n in 0..N {
+            values[n] = &groups[n].values[block].as_chunks::<8>().0[step];
+        }
+        pairs::add_products(v, &mut sums, weights, &values);
+    });
+    pairs::separate(v, &sums)
 }

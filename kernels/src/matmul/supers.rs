@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::quants256::{Correction, Quants256};
 use super::source::{Side, Source, Vectors, prefetch};
-use super::{Multiply, Outputs};
+use super::{Multiply, Outputs, pairs};
 use crate::activation::{Rows, SUMS_256};
 use crate::arch::{Kernel, LANES, Simd};
 use crate::format::QK_K;
@@ -116,6 +116,9 @@ fn unpack<V: Simd, Q: Quants256>(v: V, block: Q::Block<'_>, to: &mut Vectors) {
             for (at, to) in to.iter_mut().enumerate() {
                 v.store(to, Q::vector(v, block, outer, inner, at));
             }
+            if V::PAIRED {
+                pairs::interleave(v, to);
+            }
         });
     }
 }
@@ -141,7 +144,9 @@ impl Tiles<'_> {
             totals = self.tiles::<V, Q, S, 12>(v, source, side, totals);
             totals = self.tiles::<V, Q, S, 6>(v, source, side, totals);
         }
-        if V::TILE >= 3 && (Q::DIRECT > 1 || !S::DIRECT) {
+        if V::PAIRED && !S::DIRECT {
+            totals = self.tiles::<V, Q, S, 2>(v, source, side, totals);
+        } else if V::TILE >= 3 && (Q::DIRECT > 1 || !S::DIRECT) {
             totals = self.tiles::<V, Q, S, 3>(v, source, side, totals);
             totals = self.tiles::<V, Q, S, 2>(v, source, side, totals);
         }
@@ -179,12 +184,17 @@ fn tile<V: Simd, Q: Quants256, S: Source<V>, const N: usize>(
     groups: &[Group<'_>; N],
     totals: &mut [Outputs; N],
 ) {
-    let mut integers = [v.splat4([0; 4]); N];
-    for outer in 0..8 / S::INNER {
-        unrolled!(V: inner in S::INNER => {
-            run::<V, Q, S, N>(v, source, outer, inner, side, groups, &mut integers);
-        });
-    }
+    let integers = if V::PAIRED && !S::DIRECT {
+        paired::<V, Q, S, N>(v, source, side, groups)
+    } else {
+        let mut integers = [v.splat4([0; 4]); N];
+        for outer in 0..8 / S::INNER {
+            unrolled!(V: inner in S::INNER => {
+                run::<V, Q, S, N>(v, source, outer, inner, side, groups, &mut integers);
+            });
+        }
+        integers
+    };
     let scale = v.load_f32(&side.scale);
     for n in 0..N {
         let value = match Q::correction::<V>() {
@@ -243,6 +253,35 @@ fn run<V: Simd, Q: Quants256, S: Source<V>, const N: usize>(
             }
         }
     });
+}
+
+/// The scaled products of all columns, of interleaved vectors by two tokens at once.
+#[inline(always)]
+fn paired<V: Simd, Q: Quants256, S: Source<V>, const N: usize>(
+    v: V,
+    source: S,
+    side: &Side,
+    groups: &[Group<'_>; N],
+) -> [V::I; N] {
+    let mut totals = [[v.splat4([0; 4]); 2]; N];
+    for part in 0..QK_K / 4 / Q::PART {
+        let mut sums = [[v.splat4([0; 4]); 2]; N];
+        unrolled!(V: step in Q::PART / 2 => {
+            let at = part * Q::PART + 2 * step;
+            let (run, first) = (at / 8, at % 8);
+            let weights = [source.vector(v, run, 0, first), source.vector(v, run, 0, first + 1)];
+            let mut values = [&[0; 8]; N];
+            for n in 0..N {
+                values[n] = groups[n].values[4 * at..].first_chunk().expect("columns of the group");
+            }
+            pairs::add_products(v, &mut sums, weights, &values);
+        });
+        let scale = v.load(&side.scales[part]);
+        for pair in 0..N.div_ceil(2) {
+            totals[pair] = v.scale_add_paired(totals[pair], sums[pair], scale);
+        }
+    }
+    pairs::separate(v, &totals)
 }
 
 /// The sum of the products of the parts' numbers and the sums of activations.

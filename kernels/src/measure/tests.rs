@@ -29,6 +29,9 @@ fn every_product_is_computed() {
         let one = isa.run(Multiply::<1>);
         let wide = u32::from_le_bytes([one[0], one[1], one[2], one[3]]);
         assert!([49152, 24576 | 24576 << 16].contains(&wide), "{isa} {wide}");
+        // Both vectors of a pair are the same.
+        let pair = isa.run(MultiplyPaired::<1>);
+        assert!(pair.is_none_or(|pair| pair == [0; VECTOR_BYTES]), "{isa}");
     }
 }
 

@@ -148,6 +148,7 @@ impl Executor for CpuExecutor {
             "avxvnni" => "cpu (avxvnni)",
             "avx512" => "cpu (avx512)",
             "neon" => "cpu (neon)",
+            "neon-i8mm" => "cpu (neon-i8mm)",
             _ => "cpu (scalar)",
         }
     }

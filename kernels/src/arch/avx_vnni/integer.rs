@@ -1,9 +1,9 @@
 //! Integer operations.
 
-use super::delegate::by_avx2;
 use super::*;
+use crate::arch::Integers;
 use crate::arch::avx2::Pair;
-use crate::arch::{Integers, LANES, VECTOR_BYTES};
+use crate::arch::delegate::integers_by_base;
 
 impl Integers for AvxVnni {
     type I = Pair;
@@ -11,27 +11,7 @@ impl Integers for AvxVnni {
     const SIGNED_OFFSET: i32 = 128;
     const TILE: usize = 3;
 
-    by_avx2! {
-        fn load(from: &[u8; VECTOR_BYTES]) -> Pair;
-        fn store(to: &mut [u8; VECTOR_BYTES], value: Pair);
-        fn splat4(bytes: [u8; 4]) -> Pair;
-        fn splat_i8(from: &[i8; 4]) -> Pair;
-        fn splat_i16(from: &[i16; 2]) -> Pair;
-        fn prefetch(near: &[u8], offset: usize);
-        fn and(a: Pair, b: Pair) -> Pair;
-        fn or(a: Pair, b: Pair) -> Pair;
-        fn shift_left(a: Pair, bits: u32) -> Pair;
-        fn shift_right(a: Pair, bits: u32) -> Pair;
-        fn shift_left_32(a: Pair, bits: u32) -> Pair;
-        fn sub_16(a: Pair, b: Pair) -> Pair;
-        fn sub_32(a: Pair, b: Pair) -> Pair;
-        fn add_32(a: Pair, b: Pair) -> Pair;
-        fn lookup(table: &[u8; 16], indices: Pair) -> Pair;
-        fn pair<const LOW, const HIGH>(bytes: Pair) -> Pair;
-        fn pair_signed<const LOW, const HIGH>(bytes: Pair) -> Pair;
-        fn load_u16(from: &[u8; 2 * LANES]) -> Pair;
-        fn scale_add_32(total: Pair, sums: Pair, scale: Pair) -> Pair;
-    }
+    integers_by_base!();
 
     #[inline(always)]
     fn products(self, weights: Pair, activations: Pair) -> Pair {

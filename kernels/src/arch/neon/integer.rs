@@ -195,7 +195,12 @@ impl Integers for Neon {
         weights: Registers,
         activations: Registers,
     ) -> Registers {
-        each!(AT: dot(sums[AT], weights[AT], activations[AT]))
+        [
+            dot(sums[0], weights[0], activations[0]),
+            dot(sums[1], weights[1], activations[1]),
+            dot(sums[2], weights[2], activations[2]),
+            dot(sums[3], weights[3], activations[3]),
+        ]
     }
 
     #[inline(always)]
