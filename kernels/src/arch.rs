@@ -14,6 +14,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
+#[cfg(target_arch = "x86_64")]
 mod avx_vnni;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod delegate;
@@ -40,9 +42,32 @@ pub trait Kernel {
 
 /// An instruction set: operations on vectors of integers and of floats.
 pub trait Simd: Integers + Floats + Conversions {
+    /// Whether pairs of bfloat16 can be multiplied: whether there are the three methods below that no
+    /// other instruction set is asked for.
+    const BFLOATS: bool = false;
+
     /// Runs a kernel compiled for this instruction set.
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
+
+    /// The bits of 16 floats in bfloat16, rounded to nearest with ties to even.
+    #[inline(always)]
+    fn store_bfloats(self, _to: &mut [i16; LANES], _value: Self::F) {
+        unreachable!("{NO_BFLOATS}")
+    }
+    /// From 16 numbers of 16 bits and 16 more, the first of both, the second of both ...
+    #[inline(always)]
+    fn load_pairs(self, _from: &[u8; VECTOR_BYTES]) -> Self::I {
+        unreachable!("{NO_BFLOATS}")
+    }
+    /// `sums` and both products of pairs of bfloat16.
+    #[inline(always)]
+    fn add_bfloat_products(self, _sums: Self::F, _a: Self::I, _b: Self::I) -> Self::F {
+        unreachable!("{NO_BFLOATS}")
+    }
 }
+
+/// Why a method is not called.
+const NO_BFLOATS: &str = "an instruction set without products of bfloat16";
 
 /// Operations on 64 bytes of integers, seen as 64 of 8 bits, 32 of 16 or 16 of 32.
 ///
@@ -233,6 +258,8 @@ pub enum Isa {
     AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
+    /// The same with AVX-512 BF16, which rounds the activations for weights in BF16.
+    Avx512Bf16,
     /// aarch64 with dot products.
     Neon,
     /// The same with 8-bit matrix products.
@@ -241,8 +268,15 @@ pub enum Isa {
 
 impl Isa {
     /// Every one of them.
-    pub const ALL: [Isa; 6] =
-        [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Neon, Isa::NeonI8mm];
+    pub const ALL: [Isa; 7] = [
+        Isa::Scalar,
+        Isa::Avx2,
+        Isa::AvxVnni,
+        Isa::Avx512,
+        Isa::Avx512Bf16,
+        Isa::Neon,
+        Isa::NeonI8mm,
+    ];
 
     /// The fastest one that this processor can execute.
     pub fn best() -> Isa {
@@ -259,8 +293,10 @@ impl Isa {
             Isa::AvxVnni => avx_vnni::AvxVnni::detect().is_some(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::Avx512::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => avx512_bf16::Avx512Bf16::detect().is_some(),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => false,
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 | Isa::Avx512Bf16 => false,
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => neon::Neon::detect().is_some(),
             #[cfg(target_arch = "aarch64")]
@@ -277,6 +313,7 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avxvnni",
             Isa::Avx512 => "avx512",
+            Isa::Avx512Bf16 => "avx512bf16",
             Isa::Neon => "neon",
             Isa::NeonI8mm => "neon-i8mm",
         }
@@ -308,10 +345,15 @@ impl Isa {
                     return simd.vectorize(kernel);
                 }
             }
+            Isa::Avx512Bf16 => {
+                if let Some(simd) = avx512_bf16::Avx512Bf16::detect() {
+                    return simd.vectorize(kernel);
+                }
+            }
         }
         #[cfg(target_arch = "aarch64")]
         match self {
-            Isa::Scalar | Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => {}
+            Isa::Scalar | Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 | Isa::Avx512Bf16 => {}
             Isa::Neon => {
                 if let Some(simd) = neon::Neon::detect() {
                     return simd.vectorize(kernel);

@@ -15,6 +15,10 @@
 //!
 //! The offset of Q4_0 and Q5_0 is a minimum, of -8 and -16 scales.
 //!
+//! Weights that are not quantized are multiplied by floats; those in BF16 by activations rounded to
+//! BF16 where the instruction set multiplies such pairs. Models with these weights were made with
+//! such activations, and an instruction does twice the work.
+//!
 //! The integers are exact. The floats' operations and their order are the same for an output
 //! whatever else is computed with it: how many tokens, which panels, on how many threads, in tiles
 //! of what size. So a token's result does not depend on its company, bit for bit.
@@ -76,12 +80,15 @@ pub struct Scratch {
     unpacked: Box<source::Unpacked>,
     /// The outputs of a panel, for a block of tokens.
     totals: Vec<Outputs>,
+    /// Activations in bfloat16, for a block of tokens.
+    rounded: Vec<dense::Pair>,
 }
 
 impl Scratch {
-    /// About 30 KiB.
+    /// About 30 KiB. The activations that are rounded for weights in BF16 are added when needed.
     pub fn new() -> Scratch {
-        Scratch { unpacked: Box::default(), totals: vec![[0.0; LANES]; TOKENS_MAX] }
+        let totals = vec![[0.0; LANES]; TOKENS_MAX];
+        Scratch { unpacked: Box::default(), totals, rounded: Vec::new() }
     }
 }
 
@@ -166,7 +173,7 @@ pub fn multiply(
     match weights.format() {
         Format::F32 => isa.run(dense::Dense::<dense::Single>::new(work)),
         Format::F16 => isa.run(dense::Dense::<dense::Half>::new(work)),
-        Format::BF16 => isa.run(dense::Dense::<dense::Bfloat>::new(work)),
+        Format::BF16 => isa.run(dense::Bfloats(work)),
         Format::Q4_0 => isa.run(blocks::Blocks::<blocks32::Q4_0>::new(work)),
         Format::Q4_1 => isa.run(blocks::Blocks::<blocks32::Q4_1>::new(work)),
         Format::Q5_0 => isa.run(blocks::Blocks::<blocks32::Q5_0>::new(work)),

@@ -9,7 +9,8 @@
 #
 # Needs Debian's packages bochs, bochsbios, vgabios, busybox-static, cpio, grub-pc-bin, grub-common,
 # mtools and xorriso, and a kernel: KERNEL, or the newest in /boot or /usr/lib/modules. AVX-VNNI
-# (models arrow_lake, wildcat_lake) needs bochs 3; tigerlake and sapphire_rapids have AVX-512 VNNI.
+# (models arrow_lake, wildcat_lake) needs bochs 3; tigerlake and sapphire_rapids have AVX-512 VNNI,
+# and the second AVX-512 BF16 too.
 set -eu
 
 [ $# -ge 2 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }

@@ -1,5 +1,7 @@
 //! Every operation of every instruction set that the processor has, against plain arrays.
 
+use half::bf16;
+
 use super::*;
 use crate::matmul::tests::Random;
 
@@ -344,5 +346,88 @@ fn sums_of_lanes_and_powers_of_two() {
     for _ in 0..100 {
         let numbers = std::array::from_fn(|_| random.float() * 140.0);
         compare(|isa| isa.run(OfNumbers(numbers)));
+    }
+}
+
+/// Operations on bfloat16, where there are any.
+struct OnBfloats {
+    floats: [f32; LANES],
+    a: [bf16; 2 * LANES],
+    b: [bf16; 2],
+}
+
+/// Bits as they are in memory.
+fn bits(numbers: &[bf16]) -> impl Iterator<Item = u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes())
+}
+
+impl Kernel for OnBfloats {
+    type Output = Option<([i16; LANES], [u8; VECTOR_BYTES], [f32; LANES])>;
+
+    #[inline(always)]
+    fn run<V: Simd>(self, v: V) -> Self::Output {
+        if !V::BFLOATS {
+            return None;
+        }
+        let (mut rounded, mut pairs, mut sums) = ([0; LANES], [0; VECTOR_BYTES], [0.0; LANES]);
+        let floats = v.load_f32(&self.floats);
+        v.store_bfloats(&mut rounded, floats);
+        for (to, byte) in pairs.iter_mut().zip(bits(&self.a)) {
+            *to = byte;
+        }
+        let a = v.load_pairs(&pairs);
+        v.store(&mut pairs, a);
+        let b = v.splat_i16(&self.b.map(|number| number.to_bits().cast_signed()));
+        v.store_f32(&mut sums, v.add_bfloat_products(floats, a, b));
+        Some((rounded, pairs, sums))
+    }
+}
+
+#[test]
+fn operations_on_bfloats() {
+    let mut random = Random(5);
+    for _ in 0..100 {
+        let floats: [f32; LANES] = std::array::from_fn(|_| random.float() * 8.0);
+        let a: [bf16; 2 * LANES] = std::array::from_fn(|_| bf16::from_f32(random.float()));
+        let b: [bf16; 2] = std::array::from_fn(|_| bf16::from_f32(random.float()));
+        let in_turns: Vec<bf16> = (0..LANES).flat_map(|at| [a[at], a[LANES + at]]).collect();
+        let expected = floats.map(|float| bf16::from_f32(float).to_bits().cast_signed());
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            let Some((rounded, pairs, sums)) = isa.run(OnBfloats { floats, a, b }) else {
+                continue;
+            };
+            assert_eq!(rounded, expected, "{isa} store_bfloats");
+            assert!(pairs.into_iter().eq(bits(&in_turns)), "{isa} load_pairs");
+            for (at, pair) in in_turns.as_chunks::<2>().0.iter().enumerate() {
+                let sum = (0..2).fold(f64::from(floats[at]), |sum, column| {
+                    sum + pair[column].to_f64() * b[column].to_f64()
+                });
+                let error = (f64::from(sums[at]) - sum).abs();
+                assert!(error < 2e-6, "{isa} add_bfloat_products: {} not {sum}", sums[at]);
+            }
+        }
+    }
+}
+
+/// Ties go to even, what is not a number stays that, and so does what is infinite.
+#[test]
+fn rounding_to_bfloats() {
+    let ties = [0x3f80_8000, 0x3f81_8000, 0xbf80_8001, 0x3f80_7fff].map(f32::from_bits);
+    // Subnormal numbers count as zeros.
+    let floats = SPECIAL.into_iter().chain(ties).filter(|float| !float.is_subnormal());
+    let floats: Vec<f32> = floats.collect();
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        for floats in floats.windows(LANES) {
+            let floats = *floats.first_chunk().expect("a vector");
+            let zero = bf16::ZERO;
+            let numbers = OnBfloats { floats, a: [zero; 2 * LANES], b: [zero; 2] };
+            let Some((rounded, ..)) = isa.run(numbers) else { continue };
+            for (bits, float) in rounded.into_iter().zip(floats) {
+                let given = bf16::from_bits(bits.cast_unsigned());
+                let expected = bf16::from_f32(float);
+                let same = given == expected || given.is_nan() && expected.is_nan();
+                assert!(same, "{isa} {float}: {given}, not {expected}");
+            }
+        }
     }
 }

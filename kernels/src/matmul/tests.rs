@@ -1,9 +1,10 @@
 //! One suite for every format and every instruction set that the processor has.
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::*;
 use crate::activation::quantize_row;
+use crate::arch::{Kernel, Simd};
 use crate::dequantize::dequantize;
 use crate::panel::{pack_panel, packed_bytes, panel_bytes};
 
@@ -172,7 +173,20 @@ fn columns(format: Format) -> usize {
     }
 }
 
-/// Compares with sums in double precision, of weights and activations as they are stored.
+/// Whether weights in BF16 are multiplied by activations rounded to BF16.
+struct RoundsToBfloats;
+
+impl Kernel for RoundsToBfloats {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<V: Simd>(self, _: V) -> bool {
+        V::BFLOATS
+    }
+}
+
+/// Compares with sums in double precision, of weights and activations as they are stored, or as the
+/// kernel is to round them.
 fn compare(format: Format, rows: usize, file: &[u8], input: &Input, tokens: usize) {
     let columns = input.columns;
     let packed = pack(format, rows, columns, file);
@@ -181,13 +195,16 @@ fn compare(format: Format, rows: usize, file: &[u8], input: &Input, tokens: usiz
     dequantize(format, file, &mut weights).expect("whole rows");
     for isa in available() {
         let out = product(isa, &matrix, 0..matrix.panels(), &input.rows(0..tokens));
+        let rounds = format == Format::BF16 && isa.run(RoundsToBfloats);
         for (token, out) in out.chunks_exact(matrix.panels() * ROWS).enumerate() {
             for (row, out) in out.iter().enumerate() {
                 let (mut sum, mut size) = (0.0, 0.0);
                 if row < rows {
                     for column in 0..columns {
-                        let term = f64::from(weights[row * columns + column])
-                            * input.element(token * columns + column);
+                        let element = input.element(token * columns + column);
+                        let element =
+                            if rounds { bf16::from_f64(element).to_f64() } else { element };
+                        let term = f64::from(weights[row * columns + column]) * element;
                         sum += term;
                         size += term.abs();
                     }
@@ -325,11 +342,11 @@ fn assert_bits(isa: Isa, format: Format, left: &[f32], right: &[f32]) {
     assert!(same && left.len() == right.len(), "{isa} {format}");
 }
 
-/// More tokens than go together, by each of the three kernels.
+/// More tokens than go together, by each of the four kernels.
 #[test]
 fn many_tokens_are_the_same_as_few() {
     let (columns, tokens) = (256, TOKENS_MAX + 5);
-    for format in [Format::Q4_K, Format::Q5_0, Format::F16] {
+    for format in [Format::Q4_K, Format::Q5_0, Format::F16, Format::BF16] {
         let file = file_rows(format, 16, columns, 2);
         let packed = pack(format, 16, columns, &file);
         let matrix = Matrix::new(format, 16, columns, &packed);

@@ -147,6 +147,7 @@ impl Executor for CpuExecutor {
             "avx2" => "cpu (avx2)",
             "avxvnni" => "cpu (avxvnni)",
             "avx512" => "cpu (avx512)",
+            "avx512bf16" => "cpu (avx512bf16)",
             "neon" => "cpu (neon)",
             "neon-i8mm" => "cpu (neon-i8mm)",
             _ => "cpu (scalar)",
