@@ -17,7 +17,7 @@ fn main() {
     let fits = |format: &Format| {
         can_pack(*format) && usize::is_multiple_of(columns, format.elements_per_block())
     };
-    for format in Format::ALL.into_iter().filter(fits) {
+    for format in Format::ALL.iter().copied().filter(fits) {
         let panel = panel_bytes(format, columns);
         let bytes = BYTES / panel * panel;
         let (source, mut out) = (vec![1_u8; bytes], vec![0_u8; bytes]);
