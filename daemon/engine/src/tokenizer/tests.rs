@@ -172,7 +172,7 @@ fn characters_spread_over_tokens_come_out_whole() {
 #[test]
 fn unusable_vocabularies_are_refused_by_name() {
     let base = || plain("gpt2", &[("a", 1), ("b", 1), ("ab", 1)]);
-    let cases: [(Writer, &str); 11] = [
+    let cases: [(Writer, &str); 12] = [
         (Writer::new(), "no metadata key \"tokenizer.ggml.model\""),
         (plain("rwkv", &[("a", 1)]), "tokenizer model \"rwkv\" is not supported; gpt2 and llama"),
         (
@@ -187,6 +187,7 @@ fn unusable_vocabularies_are_refused_by_name() {
         (base().u32("tokenizer.ggml.eos_token_id", 3), "eos_token_id is 3, of 3 tokens"),
         (base().strings("tokenizer.ggml.merges", &["a c"]), "merge \"a c\" does not join two"),
         (base().strings("tokenizer.ggml.merges", &["b a"]), "merge \"b a\" does not join two"),
+        (base().strings("tokenizer.ggml.merges", &["ab ab"]), "merge \"ab ab\" does not join two"),
         (base().strings("tokenizer.ggml.merges", &[""]), "merge \"\" does not join two"),
         (plain("llama", &[("a", 1)]).u32("tokenizer.ggml.unknown_token_id", 9), "is 9, of 1"),
         (
