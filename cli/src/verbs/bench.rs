@@ -34,7 +34,7 @@ pub(crate) struct BenchArgs {
     #[arg(short, long, value_name = "TOKENS", default_value_t = 0)]
     depth: usize,
     /// Threads; as many as there are cores that this process may use
-    #[arg(short, long, value_name = "COUNT", value_parser = positive)]
+    #[arg(short, long, value_name = "COUNT", value_parser = thread_count)]
     threads: Option<usize>,
     /// Sequences that run side by side
     #[arg(short = 'b', long, value_name = "COUNT", default_value_t = 1, value_parser = positive)]
@@ -91,6 +91,17 @@ fn positive(text: &str) -> Result<usize, String> {
         Ok(0) => Err("it must be at least 1".to_owned()),
         Ok(count) => Ok(count),
         Err(error) => Err(format!("{error}")),
+    }
+}
+
+/// Threads that are asked for at most: more than any machine's cores, and few enough to be had.
+const THREADS_MAX: usize = 1024;
+
+/// A number of threads.
+fn thread_count(text: &str) -> Result<usize, String> {
+    match positive(text)? {
+        count if count > THREADS_MAX => Err(format!("it must be at most {THREADS_MAX}")),
+        count => Ok(count),
     }
 }
 
@@ -281,6 +292,15 @@ mod tests {
     use super::*;
     use dsk_daemon::bench::{Decode, Perplexity, Prefill};
     use expect_test::expect;
+
+    #[test]
+    fn threads_are_one_to_a_thousand() {
+        assert_eq!(thread_count("1"), Ok(1));
+        assert_eq!(thread_count("1024"), Ok(1024));
+        assert_eq!(thread_count("0"), Err("it must be at least 1".to_owned()));
+        assert_eq!(thread_count("1025"), Err("it must be at most 1024".to_owned()));
+        assert!(thread_count("-1").is_err() && thread_count("two").is_err());
+    }
 
     fn report() -> Report {
         Report {

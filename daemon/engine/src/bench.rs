@@ -243,10 +243,10 @@ pub enum BenchError {
     #[error("chunks of {0} tokens are too short to score; 4 are the least")]
     Chunk(usize),
     /// The text cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Text { path: PathBuf, source: io::Error },
     /// The logits cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}", path.display())]
     Save { path: PathBuf, source: io::Error },
 }
 
