@@ -4,51 +4,35 @@ use nvml_wrapper::Nvml;
 use serde::Serialize;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-/// RAM, in bytes, as this process may use it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Memory {
-    /// All there is, or the control group's limit where that is less.
-    pub total: u64,
-    /// What can be allocated without swapping.
-    pub available: u64,
-}
+mod machine;
+
+pub use machine::{Cpu, Disk, Gpu, Machine, Memory, Vendor};
 
 impl Memory {
     /// A machine that does not say: no load is refused for want of memory.
-    const UNKNOWN: Memory = Memory { total: u64::MAX, available: u64::MAX };
+    fn unknown() -> Memory {
+        Memory { total: u64::MAX, available: u64::MAX, ..Memory::default() }
+    }
 
     /// Reads the current figures.
     pub fn read() -> Memory {
         let kind = RefreshKind::nothing().with_memory(MemoryRefreshKind::everything());
-        let Ok(system) = System::new_with_specifics(kind) else { return Memory::UNKNOWN };
+        let Ok(system) = System::new_with_specifics(kind) else { return Memory::unknown() };
         let (total, available) = (system.total_memory(), system.available_memory());
         match system.cgroup_limits() {
             Some(limits) if limits.total_memory > 0 => Memory {
                 total: total.min(limits.total_memory),
                 available: available.min(limits.free_memory),
+                limit: Some(limits.total_memory),
+                ..Memory::default()
             },
-            _ => Memory { total, available },
+            _ => Memory { total, available, ..Memory::default() },
         }
     }
 }
 
-/// One GPU.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Gpu {
-    /// Its place in the driver's list.
-    pub index: u32,
-    /// Its product name.
-    pub name: String,
-    /// Its memory, in bytes.
-    pub memory_total: u64,
-    /// The memory nothing uses, in bytes.
-    pub memory_free: u64,
-    /// The driver's version.
-    pub driver: String,
-}
-
 /// What the machine has, in one look.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Hardware {
     /// Threads the processor runs at once.
     pub cpus: usize,
@@ -75,10 +59,18 @@ fn gpus() -> Option<Vec<Gpu>> {
         let memory = device.memory_info().ok()?;
         Some(Gpu {
             index,
+            vendor: Vendor::Nvidia,
             name: device.name().ok()?,
+            bus: device.pci_info().ok().map(|pci| pci.bus_id),
             memory_total: memory.total,
-            memory_free: memory.free,
-            driver: driver.clone(),
+            memory_free: memory.free.min(memory.total),
+            memory_others: 0,
+            shared_memory: false,
+            compute_capability: None,
+            driver: Some(driver.clone()),
+            utilization_percent: None,
+            bandwidth: None,
+            fault: None,
         })
     };
     Some((0..nvml.device_count().ok()?).filter_map(gpu).collect())

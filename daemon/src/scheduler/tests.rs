@@ -29,7 +29,11 @@ fn world(room: u64, change: impl FnOnce(&mut Settings)) -> World {
         max_loaded: None,
         max_queue: 16,
         context_length: None,
-        memory: Box::new(move || Memory { total: room * BYTES, available: available() }),
+        memory: Box::new(move || Memory {
+            total: room * BYTES,
+            available: available(),
+            ..Memory::default()
+        }),
         footprint: Arc::new(|spec| Footprint {
             // Just below 1 GiB with what the runner itself takes.
             weights: spec.model_bytes - (128 << 20),

@@ -127,7 +127,11 @@ pub(super) fn hardware(hardware: &Hardware) -> Vec<Finding> {
 
 fn gpu(gpu: &Gpu) -> Finding {
     let (free, total) = (units::bytes(gpu.memory_free), units::bytes(gpu.memory_total));
-    let detail = format!("{}: {free} of {total} free, driver {}", gpu.name, gpu.driver);
+    let detail = format!(
+        "{}: {free} of {total} free, driver {}",
+        gpu.name,
+        gpu.driver.as_deref().unwrap_or("unknown")
+    );
     Finding::ok("gpu", detail)
 }
 
@@ -231,7 +235,7 @@ mod tests {
 
     #[test]
     fn little_memory_is_a_warning_and_no_gpu_is_fine() {
-        let memory = Memory { total: 4_000_000_000, available: 500_000_000 };
+        let memory = Memory { total: 4_000_000_000, available: 500_000_000, ..Memory::default() };
         let findings = hardware(&Hardware { cpus: 2, memory, gpus: Vec::new() });
         let levels: Vec<_> = findings.iter().map(|finding| finding.level).collect();
         assert_eq!(levels, [Level::Warn, Level::Ok]);
