@@ -10,8 +10,11 @@ use serde::Deserialize;
 use crate::modelfile::{Instruction, InstructionKind, Modelfile};
 use crate::parse::parse;
 
+mod shape;
 #[cfg(test)]
 mod tests;
+
+pub use shape::{Experts, Latent, Shape};
 
 /// Each family's `library.toml` and `Modelfile`.
 const FILES: [(&str, &str); 3] = [
@@ -70,6 +73,8 @@ pub struct Size {
     pub license: String,
     /// The variants, smallest first.
     pub variants: Vec<Variant>,
+    /// What its layers are like.
+    pub shape: Shape,
 }
 
 /// One file of a model: its weights in one precision.
@@ -129,6 +134,16 @@ impl Family {
 }
 
 impl Size {
+    /// The weights that one token is multiplied with: all of them, but for experts not asked and the
+    /// table a token's vector is looked up in.
+    pub fn active_parameters(&self) -> u64 {
+        let looked_up = if self.shape.tied { 0 } else { self.shape.embedding_table() };
+        match &self.shape.experts {
+            Some(experts) => experts.active_parameters,
+            None => self.parameters.saturating_sub(looked_up),
+        }
+    }
+
     /// The variant of this precision, in any case.
     pub fn variant(&self, quant: &str) -> Option<&Variant> {
         self.variants.iter().find(|variant| variant.quant.eq_ignore_ascii_case(quant))

@@ -76,6 +76,79 @@ fn names_and_tags_are_found() {
     assert!(find("gpt-5").is_none() && family.size("3b").is_none());
 }
 
+/// The weights of one layer's attention, its norms included.
+fn attention(shape: &Shape) -> u64 {
+    let [width, heads, kv_heads, head] =
+        [shape.embedding, shape.heads, shape.kv_heads, shape.head].map(u64::from);
+    if let Some(latent) = &shape.latent {
+        let [query, kv, rotary, value] =
+            [latent.query_rank, latent.kv_rank, latent.rotary, latent.value].map(u64::from);
+        let query = width * query + query + query * heads * head;
+        let unpacked = heads * (head - rotary + value);
+        return query + width * (kv + rotary) + kv + kv * unpacked + heads * value * width + width;
+    }
+    let (queries, keys) = (heads * head, kv_heads * head);
+    let biases = if shape.architecture == "qwen2" { queries + 2 * keys } else { 0 };
+    2 * width * queries + 2 * width * keys + biases + width
+}
+
+/// The weights of the feed-forward part of one layer, its norm included.
+fn feed_forward(shape: &Shape, layer: u32) -> u64 {
+    let gated = |inner: u32| 3 * u64::from(shape.embedding) * u64::from(inner);
+    let norm = u64::from(shape.embedding);
+    match &shape.experts {
+        Some(experts) if layer >= experts.dense_layers => {
+            let all = u64::from(experts.count + experts.shared);
+            // A row that scores the experts, and the bias it is corrected by.
+            let router = u64::from(experts.count) * (u64::from(shape.embedding) + 1);
+            all * gated(experts.feed_forward) + router + norm
+        }
+        _ => gated(shape.feed_forward) + norm,
+    }
+}
+
+#[test]
+fn shapes_have_as_many_weights_as_their_makers_count() {
+    for family in families() {
+        for size in &family.sizes {
+            let shape = &size.shape;
+            let layers: u64 =
+                (0..shape.layers).map(|layer| attention(shape) + feed_forward(shape, layer)).sum();
+            let tables = shape.embedding_table() * if shape.tied { 1 } else { 2 };
+            let counted = layers + tables + u64::from(shape.embedding);
+            assert_eq!(counted, size.parameters, "{}:{}", family.name, size.tag);
+        }
+    }
+}
+
+#[test]
+fn shapes_are_possible() {
+    for family in families() {
+        for size in &family.sizes {
+            let (shape, what) = (&size.shape, format!("{}:{}", family.name, size.tag));
+            assert!(["llama", "qwen2", "deepseek2"].contains(&shape.architecture.as_str()));
+            assert_eq!(shape.heads % shape.kv_heads, 0, "{what}");
+            assert!(
+                shape.latent.is_some() || shape.heads * shape.head == shape.embedding,
+                "{what}"
+            );
+            assert!((8192..=163_840).contains(&shape.context), "{what}");
+            assert!(size.active_parameters() <= size.parameters, "{what}");
+        }
+    }
+}
+
+#[test]
+fn the_cache_of_a_token_follows_from_the_shape() {
+    let elements = |name: &str, tag: &str| {
+        let size = find(name).and_then(|family| family.size(tag)).expect("is in the library");
+        (size.shape.kv_elements(), size.active_parameters())
+    };
+    assert_eq!(elements("deepseek-r1", "7b"), (1024, 7_070_619_136));
+    assert_eq!(elements("deepseek-r1", "671b"), (576, 37_000_000_000));
+    assert_eq!(elements("smollm2", "135m"), (384, 134_515_008));
+}
+
 /// The prompt of one question to the family's template, as Ollama's dialect would ask it.
 fn prompt(family: &str, think: Option<bool>, suffix: Option<&str>) -> String {
     let modelfile = parse(find(family).expect("is in the library").modelfile).modelfile;
