@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use dsk_registry::{Name, Store};
 
 pub use dsk_daemon_engine::bench::*;
-pub use dsk_daemon_engine::{ExecutorKind, KvFormat};
+pub use dsk_daemon_engine::{Bytes, ExecutorKind, KvFormat};
 
 use crate::config::Config;
 use crate::models::{ModelSpec, ModelsError};

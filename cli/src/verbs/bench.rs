@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use dsk_daemon::bench::{
-    self, BenchOptions, ExecutorKind, KvFormat, PerplexityOptions, Report, Stage,
+    self, BenchOptions, Bytes, ExecutorKind, KvFormat, MemoryReport, PerplexityOptions, Report,
+    Stage,
 };
 use dsk_daemon::config::{Config, Files, Overrides, ProcessEnv};
 use dsk_daemon::models::ModelsError;
@@ -54,8 +55,11 @@ pub(crate) struct BenchArgs {
     /// Score this text instead of measuring speed
     #[arg(long, value_name = "FILE", requires = "ctx")]
     perplexity: Option<PathBuf>,
-    /// Tokens of a chunk of the text; the second half of each is scored
-    #[arg(long, value_name = "TOKENS", requires = "perplexity")]
+    /// Measure memory instead: what was computed for a context of --ctx tokens, and what it takes
+    #[arg(long, requires = "ctx", conflicts_with = "perplexity")]
+    memory: bool,
+    /// Tokens of a chunk of the text, the second half of which is scored; or of the context
+    #[arg(long, value_name = "TOKENS")]
     ctx: Option<usize>,
     /// Chunks of the text to score, from its start
     #[arg(long, value_name = "COUNT", requires = "perplexity", value_parser = positive)]
@@ -143,6 +147,14 @@ pub(crate) fn bench(args: &BenchArgs, terminal: &mut Terminal) -> anyhow::Result
     let file = file(&args.model)?;
     let mut told = Told::default();
     let mut progress = |stage| told.tell(terminal, stage);
+    if let (true, Some(context)) = (args.memory, args.ctx) {
+        let report = bench::memory(&file, &args.options(), context, &mut progress)?;
+        match args.json {
+            true => terminal.json_pretty(&report)?,
+            false => terminal.data(&render_memory(&report))?,
+        }
+        return Ok(Exit::Success);
+    }
     let mut report = match args.text() {
         Some(text) => bench::perplexity(&file, &args.options(), &text, &mut progress)?,
         None => bench::run(&file, &args.options(), &mut progress)?,
@@ -259,6 +271,24 @@ fn speeds(report: &Report) -> Vec<Vec<String>> {
     }
     rows.extend(memory(report));
     rows
+}
+
+fn render_memory(report: &MemoryReport) -> String {
+    let Bytes { weights, kv, other, runtime } = report.predicted;
+    let megabytes = |bytes: u64| format!("{} MB", figure(bytes as f64 / 1e6));
+    let (predicted, measured) = (report.predicted_bytes, report.measured_bytes);
+    let error = 100.0 * (predicted as f64 - measured as f64) / (measured as f64).max(1.0);
+    let rows = [
+        ("model", report.model.clone()),
+        ("context", format!("{} tokens", report.context)),
+        ("weights", megabytes(weights)),
+        ("keys and values", megabytes(kv)),
+        ("buffers", megabytes(other)),
+        ("process", megabytes(runtime)),
+        ("predicted", format!("{} ({error:+.2} %)", megabytes(predicted))),
+        ("measured", megabytes(measured)),
+    ];
+    table::block("Memory", &rows.map(|(name, value)| (name.to_owned(), value)))
 }
 
 fn memory(report: &Report) -> Vec<Vec<String>> {

@@ -15,7 +15,7 @@ use dsk_kernels::pool;
 use serde::Serialize;
 
 use crate::engine::{KvFormat, LoadError, LoadOptions};
-use crate::executor::{self, Executor, ExecutorError, ExecutorKind};
+use crate::executor::{self, Bytes, Executor, ExecutorError, ExecutorKind};
 use crate::model::Model;
 
 mod machine;
@@ -327,6 +327,56 @@ pub fn perplexity(
     let mut report = bench.report(path, &options);
     report.perplexity = Some(score);
     Ok(report)
+}
+
+/// Loads a model with a context of so many tokens, takes all the memory that it will ever use, and
+/// compares that with what was computed before.
+pub fn memory(
+    path: &Path,
+    options: &BenchOptions,
+    context: usize,
+    progress: Progress,
+) -> Result<MemoryReport, BenchError> {
+    let load = LoadOptions { reserve: true, ..options.load(context) };
+    let (model, executor) = Model::open_while(path, |network| {
+        executor::open(network, &load, &mut |done| progress(Stage::Loading(done)))
+    })
+    .map_err(LoadError::from)?;
+    let mut bench = Bench { model, executor: executor?, load_s: 0.0 };
+    let steps = BenchOptions { prompt_tokens: context.min(512), generate: 2, ..options.clone() };
+    speed::measure(&mut bench, &BenchOptions { repetitions: 1, ..steps }, progress)?;
+    let predicted = bench.executor.bytes();
+    Ok(MemoryReport {
+        model: path.display().to_string(),
+        context: bench.executor.context_length(),
+        kv: options.kv,
+        sequences: options.sequences,
+        threads: options.threads(),
+        predicted,
+        predicted_bytes: predicted.total(),
+        measured_bytes: machine::anonymous_bytes(),
+    })
+}
+
+/// What a loaded model was computed to take, and what it takes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MemoryReport {
+    /// The path that was asked for.
+    pub model: String,
+    /// Tokens of context.
+    pub context: usize,
+    /// How keys and values were kept.
+    pub kv: KvFormat,
+    /// Sequences side by side.
+    pub sequences: usize,
+    /// Threads.
+    pub threads: usize,
+    /// What the plan says, by kind.
+    pub predicted: Bytes,
+    /// The same in all.
+    pub predicted_bytes: u64,
+    /// Memory that only this process has, with every buffer in use.
+    pub measured_bytes: u64,
 }
 
 /// A loaded model, and how long that took.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use dsk_kernels::kv::KvType;
 use serde::{Deserialize, Serialize};
 
 use crate::conversation::Request;
@@ -43,6 +44,8 @@ pub struct LoadOptions {
     pub sequences: Option<usize>,
     /// How keys and values are kept.
     pub kv: KvFormat,
+    /// Takes the memory of a full context when the model is loaded, and not as it fills.
+    pub reserve: bool,
     /// In which form weights are kept.
     pub weights: WeightForm,
     /// The instruction set, by its name; `None` takes the fastest that the processor has.
@@ -74,6 +77,16 @@ pub enum KvFormat {
     F16,
     /// 8-bit blocks: half the memory, and very little accuracy lost.
     Q8_0,
+}
+
+impl KvFormat {
+    pub(crate) fn kernel_type(self) -> KvType {
+        match self {
+            KvFormat::F32 => KvType::F32,
+            KvFormat::F16 => KvType::F16,
+            KvFormat::Q8_0 => KvType::Q8_0,
+        }
+    }
 }
 
 /// Where the template of a loaded model came from.

@@ -96,12 +96,17 @@ pub struct Bytes {
     pub kv: u64,
     /// Tables, masks and the intermediate values of the largest step.
     pub other: u64,
+    /// The process itself, tokenizer and template.
+    #[serde(default)]
+    pub runtime: u64,
 }
 
 impl Bytes {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.weights.saturating_add(self.kv).saturating_add(self.other)
+        [self.kv, self.other, self.runtime]
+            .iter()
+            .fold(self.weights, |sum, &n| sum.saturating_add(n))
     }
 }
 

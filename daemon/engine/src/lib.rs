@@ -16,6 +16,7 @@
 pub mod arch;
 pub mod bench;
 pub mod conversation;
+pub mod demand;
 pub mod engine;
 pub mod event;
 pub mod executor;
@@ -33,6 +34,7 @@ mod thinking;
 pub mod tokenizer;
 
 pub use conversation::{Conversation, Message, Prompt, Request};
+pub use demand::Demand;
 pub use engine::{
     Engine, KvFormat, LoadError, LoadOptions, Loaded, RequestId, Stats, TemplateOrigin,
 };

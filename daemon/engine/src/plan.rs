@@ -11,7 +11,8 @@ use dsk_kernels::format::Format;
 use dsk_kernels::kv::{self, KvType};
 use dsk_kernels::panel;
 
-use crate::engine::WeightForm;
+use crate::demand::{self, Demand};
+use crate::engine::{KvFormat, WeightForm};
 use crate::executor::Bytes;
 use crate::gguf::Gguf;
 use crate::model::{Header, ModelError};
@@ -22,6 +23,8 @@ pub(crate) use chunks::{PanelChunk, chunks_of};
 
 /// Rows of logits that are computed at once; more are computed in turns.
 pub(crate) const LOGIT_ROWS: usize = 16;
+/// Tokens of one step, at most: longer batches run as several. Buffers are as long as this.
+const STEP_TOKENS: usize = 256;
 /// Where matrices start in the arena, in bytes: a cache line.
 const ALIGNMENT: usize = 64;
 
@@ -40,6 +43,21 @@ pub struct Limits {
     pub kv: KvType,
     /// How weights are kept.
     pub weights: WeightForm,
+}
+
+impl Limits {
+    /// For a load with weights as they are stored.
+    pub fn new(context: u32, sequences: usize, threads: usize, kv: KvFormat) -> Limits {
+        let context = context as usize;
+        Limits {
+            context,
+            sequences,
+            step_tokens: STEP_TOKENS.min(context.saturating_mul(sequences)),
+            threads,
+            kv: kv.kernel_type(),
+            weights: WeightForm::Stored,
+        }
+    }
 }
 
 /// Names a matrix of the plan.
@@ -211,14 +229,12 @@ pub struct Plan {
     pub(crate) gated: Inputs,
     /// Length of the arena of weights.
     pub(crate) arena_bytes: usize,
-    /// Of all numbers kept as f32: norms, biases.
-    vector_bytes: usize,
+    demand: Demand,
     /// Keys and values of one head in one block of tokens.
     pub(crate) tile_bytes: usize,
     /// Numbers of a partial result of attention, for one query.
     pub(crate) partial_columns: usize,
     kv_heads: usize,
-    post_norms: bool,
 }
 
 impl Plan {
@@ -244,24 +260,12 @@ impl Plan {
 
     /// What a model takes that is loaded by this plan.
     pub fn bytes(&self) -> Bytes {
-        let kv = self.layers.len() * self.kv_heads * self.blocks() * self.tile_bytes;
-        Bytes {
-            weights: (self.arena_bytes + self.vector_bytes) as u64,
-            kv: kv as u64,
-            other: self.buffer_bytes() as u64,
-        }
+        self.demand.bytes(&self.limits)
     }
 
-    /// The buffers of a step.
-    fn buffer_bytes(&self) -> usize {
-        let widths = &self.widths;
-        let streams = if self.post_norms { 2 } else { 1 };
-        let floats = streams * widths.embedding + widths.projected() + widths.attended;
-        let inputs = [&self.stream, &self.attended, &self.gated].map(Inputs::row_bytes);
-        let row = size_of::<f32>() * floats + inputs.iter().sum::<usize>();
-        let partials = self.partial_rows() * self.partial_columns;
-        row * self.limits.step_tokens
-            + size_of::<f32>() * (LOGIT_ROWS * widths.vocabulary + partials)
+    /// What it takes as a function of the limits.
+    pub fn demand(&self) -> &Demand {
+        &self.demand
     }
 
     /// Partial results of attention: for every sequence, head and span of a full context.
@@ -297,7 +301,7 @@ impl Builder<'_> {
             stream: Inputs { columns: widths.embedding, kinds: Vec::new() },
             attended: Inputs { columns: widths.attended, kinds: Vec::new() },
             gated: Inputs { columns: widths.feed_forward, kinds: Vec::new() },
-            vector_bytes: self.vector_bytes(),
+            demand: Demand::default(),
             tile_bytes: kv::tile_bytes(
                 limits.kv,
                 self.header.key_length as usize,
@@ -305,9 +309,8 @@ impl Builder<'_> {
             ),
             partial_columns: attend(self.header, limits.kv, None).partial_len(1),
             kv_heads: self.header.head_count_kv as usize,
-            post_norms: family.post_norms,
             arena_bytes: self.arena_bytes,
-            matrices: self.matrices,
+            matrices: std::mem::take(&mut self.matrices),
             limits,
             widths,
             embedding,
@@ -315,7 +318,31 @@ impl Builder<'_> {
             layers,
         };
         plan.collect_inputs();
+        plan.demand = self.demand(&plan);
         Ok(plan)
+    }
+
+    /// What the plan takes, as a function of its limits.
+    fn demand(&self, plan: &Plan) -> Demand {
+        let bytes = |id: MatrixId| plan.matrix(id).bytes.next_multiple_of(ALIGNMENT) as u64;
+        let tied = self.header.tied_output;
+        Demand {
+            architecture: self.header.architecture.name().to_owned(),
+            layers: plan.layers.iter().map(|one| one.matrices().map(bytes).iter().sum()).collect(),
+            active: 1.0,
+            embedding: bytes(plan.embedding),
+            head: if tied { 0 } else { bytes(plan.head) },
+            vectors: self.vector_bytes() as u64,
+            context_max: self.header.context_length,
+            kv_heads: u64::from(self.header.head_count_kv),
+            key_length: u64::from(self.header.key_length),
+            value_length: u64::from(self.header.value_length),
+            row: plan.row_bytes(self.header.architecture.post_norms) as u64,
+            partial: plan.partial_columns as u64,
+            vocabulary: plan.widths.vocabulary as u64,
+            tokenizer: demand::tokenizer_bytes(self.gguf),
+            parameters: plan.matrices.iter().map(|one| (one.rows * one.columns) as u64).sum(),
+        }
     }
 
     fn layer(&mut self, block: u32, widths: &Widths) -> Result<LayerPlan, ModelError> {
@@ -382,7 +409,22 @@ impl Builder<'_> {
     }
 }
 
+impl LayerPlan {
+    fn matrices(&self) -> [MatrixId; 7] {
+        [self.query, self.key, self.value, self.output, self.gate, self.up, self.down]
+    }
+}
+
 impl Plan {
+    /// Buffers of one token of a step.
+    fn row_bytes(&self, post_norms: bool) -> usize {
+        let widths = &self.widths;
+        let streams = if post_norms { 2 } else { 1 };
+        let floats = streams * widths.embedding + widths.projected() + widths.attended;
+        let inputs = [&self.stream, &self.attended, &self.gated].map(Inputs::row_bytes);
+        size_of::<f32>() * floats + inputs.iter().sum::<usize>()
+    }
+
     /// Which kinds of input each place needs.
     fn collect_inputs(&mut self) {
         let kind = |matrices: &[MatrixPlan], id: MatrixId| matrices[id.0].kind();

@@ -185,7 +185,7 @@ pub(crate) fn loaded(context_length: u32) -> Loaded {
         architecture: "llama".to_owned(),
         context_length: context_length.min(CONTEXT_MAX),
         model_context_length: CONTEXT_MAX,
-        bytes: Bytes { weights: BYTES, kv: 0, other: 0 },
+        bytes: Bytes { weights: BYTES, kv: 0, other: 0, runtime: 0 },
         template: TemplateOrigin::None,
         thinking: false,
         tools: false,

@@ -16,12 +16,19 @@ pub(super) fn resident_bytes() -> u64 {
     sum(&std::fs::read_to_string("/proc/self/status").unwrap_or_default())
 }
 
+/// The memory that only this process has. 0 where the kernel does not say.
+pub(super) fn anonymous_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    kibibytes(&status, "RssAnon:").saturating_mul(1024)
+}
+
+fn kibibytes(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
+
 fn sum(status: &str) -> u64 {
-    let kibibytes = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
-    };
-    let parts = ["RssAnon:", "RssFile:"].map(|name| kibibytes(name).unwrap_or_default());
+    let parts = ["RssAnon:", "RssFile:"].map(|name| kibibytes(status, name));
     parts[0].saturating_add(parts[1]).saturating_mul(1024)
 }
 

@@ -9,14 +9,13 @@ use std::sync::Mutex;
 
 use dsk_kernels::arch::Isa;
 use dsk_kernels::attention;
-use dsk_kernels::kv::KvType;
 use dsk_kernels::matmul;
 use dsk_kernels::pool::{self, Pool};
 use dsk_kernels::rope::Rope;
 use dsk_kernels::shared::Shared;
 
 use super::{Batch, Bytes, Executor, ExecutorError, Logits, SequenceId};
-use crate::engine::{KvFormat, LoadError, LoadOptions};
+use crate::engine::{LoadError, LoadOptions};
 use crate::model::{Header, Network};
 use crate::plan::{Limits, Op, PanelChunk, Plan, chunks_of};
 
@@ -39,8 +38,6 @@ const CONTEXT_MIN: u32 = 16;
 const SEQUENCES_DEFAULT: usize = 1;
 /// Sequences at once, at most.
 const SEQUENCES_MAX: usize = 256;
-/// Tokens of one step, at most: longer batches run as several. Buffers are as long as this.
-const STEP_TOKENS: usize = 256;
 /// Workers, at most.
 const THREADS_MAX: usize = 1024;
 
@@ -98,7 +95,12 @@ impl CpuExecutor {
         memory::check(plan.bytes())?;
         let weights = Weights::load(network.gguf(), &plan, progress)?;
         let ropes = ropes::ropes(network.gguf(), header, limits.context)?;
-        Ok(CpuExecutor::new(isa, header.clone(), plan, weights, ropes))
+        let executor = CpuExecutor::new(isa, header.clone(), plan, weights, ropes);
+        if options.reserve {
+            executor.cache.iter().for_each(buffers::touch);
+            executor.buffers.touch();
+        }
+        Ok(executor)
     }
 
     fn new(isa: Isa, header: Header, plan: Plan, weights: Weights, ropes: Vec<Rope>) -> Self {
@@ -217,14 +219,9 @@ fn choose_isa(name: Option<&str>) -> Result<Isa, LoadError> {
 fn limits(options: &LoadOptions, header: &Header) -> Result<Limits, LoadError> {
     let threads = options.threads.unwrap_or_else(pool::default_threads).clamp(1, THREADS_MAX);
     let sequences = options.sequences.unwrap_or(SEQUENCES_DEFAULT).clamp(1, SEQUENCES_MAX);
-    let context = choose_context(options.context_length, header.context_length)? as usize;
-    let kv = match options.kv {
-        KvFormat::F32 => KvType::F32,
-        KvFormat::F16 => KvType::F16,
-        KvFormat::Q8_0 => KvType::Q8_0,
-    };
-    let step_tokens = STEP_TOKENS.min(context * sequences);
-    Ok(Limits { context, sequences, step_tokens, threads, kv, weights: options.weights })
+    let context = choose_context(options.context_length, header.context_length)?;
+    let weights = options.weights;
+    Ok(Limits { weights, ..Limits::new(context, sequences, threads, options.kv) })
 }
 
 fn choose_context(asked: Option<u32>, most: u32) -> Result<u32, LoadError> {

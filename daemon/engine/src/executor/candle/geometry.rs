@@ -3,6 +3,7 @@
 use dsk_kernels::format::Format;
 
 use super::Precision;
+use crate::demand;
 use crate::executor::Bytes;
 use crate::gguf::TensorInfo;
 use crate::model::{Header, Network};
@@ -39,6 +40,7 @@ pub(super) fn bytes(network: &Network, precision: Precision, context: usize, ste
         weights: tensors.map(|info| tensor_bytes(info, header.tied_output, precision)).sum(),
         kv,
         other: rope + masks + scores + repeated + inner + logits,
+        runtime: demand::runtime_bytes(network.gguf()),
     }
 }
 

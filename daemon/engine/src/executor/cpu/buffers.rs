@@ -43,6 +43,26 @@ impl Buffers {
             gated_input: InputSet::new(&plan.gated, rows),
         }
     }
+
+    /// Writes to all of them.
+    pub(super) fn touch(&self) {
+        let floats = [&self.stream, &self.addend, &self.projected, &self.attended];
+        floats.into_iter().chain([&self.partials, &self.logits]).for_each(touch);
+        let inputs = [&self.stream_input, &self.attended_input, &self.gated_input];
+        for input in inputs.into_iter().flat_map(|inputs| &inputs.0) {
+            touch(&input.values);
+            touch(&input.scales);
+            touch(&input.sums);
+            touch(&input.floats);
+        }
+    }
+}
+
+/// Writes to all of a buffer, so that its pages are there.
+pub(super) fn touch<T: Copy + Default>(buffer: &Shared<T>) {
+    let rows = buffer.rows();
+    let mut all = buffer.write(0..rows, 0..buffer.columns());
+    (0..rows).for_each(|row| all.row_mut(row).fill(T::default()));
 }
 
 /// The input of some matrices, in every form that one of them needs.

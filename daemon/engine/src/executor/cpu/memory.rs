@@ -17,7 +17,7 @@ fn check_against(needed: Bytes, available: Option<u64>) -> Result<(), ExecutorEr
             mebibytes(needed.total()),
             mebibytes(needed.weights),
             mebibytes(needed.kv),
-            mebibytes(needed.other),
+            mebibytes(needed.other.saturating_add(needed.runtime)),
             mebibytes(available),
         ))),
         _ => Ok(()),
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn too_much_is_refused_with_both_numbers() {
-        let needed = Bytes { weights: 5 << 20, kv: 2 << 20, other: 1 << 20 };
+        let needed = Bytes { weights: 5 << 20, kv: 2 << 20, other: 1 << 20, runtime: 0 };
         assert_eq!(check_against(needed, Some(8 << 20)), Ok(()));
         assert_eq!(check_against(needed, None), Ok(()));
         let error = check_against(needed, Some((8 << 20) - 1)).unwrap_err().to_string();

@@ -153,7 +153,7 @@ fn more_tokens_than_a_step_has_room_for_run_in_parts() {
     for sequence in 0..3 {
         batch.push(SequenceId(sequence), 0, &text, true);
     }
-    assert!(batch.tokens.len() > STEP_TOKENS);
+    assert!(batch.tokens.len() > executor.plan.limits.step_tokens);
     let logits = executor.step(&batch).expect("it runs");
     assert_eq!(logits.row(0), logits.row(1));
     assert_eq!(logits.row(0), logits.row(2));
