@@ -11,6 +11,7 @@
 pub mod bench;
 pub mod config;
 mod create;
+pub mod fit;
 pub mod hardware;
 mod http;
 pub mod index;

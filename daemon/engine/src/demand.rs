@@ -22,7 +22,9 @@ pub struct Demand {
     pub architecture: String,
     /// The matrices of each layer.
     pub layers: Vec<u64>,
-    /// The part of a layer's matrices that one token uses: below 1 for mixtures of experts.
+    /// Of these, the part that lies in experts, in each layer; 0 where there are none.
+    pub experts: u64,
+    /// The share of its experts that one token uses.
     pub active: f64,
     /// The embedding.
     pub embedding: u64,
@@ -103,9 +105,11 @@ impl Demand {
 
     /// The weights that are read for one token: those of the layers that it uses, and the output matrix.
     pub fn read_per_token(&self) -> u64 {
-        let layers: u64 = self.layers.iter().fold(0, |sum: u64, &layer| sum.saturating_add(layer));
+        let used = (self.experts as f64 * self.active) as u64;
+        let layer = |&bytes: &u64| bytes.saturating_sub(self.experts).saturating_add(used);
+        let layers = self.layers.iter().map(layer).fold(0, u64::saturating_add);
         let head = if self.head == 0 { self.embedding } else { self.head };
-        ((layers as f64 * self.active) as u64).saturating_add(head)
+        layers.saturating_add(head)
     }
 }
 

@@ -329,6 +329,7 @@ impl Builder<'_> {
         Demand {
             architecture: self.header.architecture.name().to_owned(),
             layers: plan.layers.iter().map(|one| one.matrices().map(bytes).iter().sum()).collect(),
+            experts: 0,
             active: 1.0,
             embedding: bytes(plan.embedding),
             head: if tied { 0 } else { bytes(plan.head) },

@@ -1,0 +1,238 @@
+//! Which variant of a model, at what context, on which devices: the planner.
+//!
+//! One pure function. It knows a model by its [`Demand`], which is what the engine allocates by, a machine
+//! by [`Machine`], and what the caller wants by [`Ask`]. Pulls ask it for a variant, loads for a placement,
+//! `dsk fit` for both.
+//!
+//! Everything that could be done is tried in the order of preference, and the first that fits is taken
+//! ([`attempts`]): the context that was asked for before any shorter one; wholly in the memory of GPUs,
+//! then split if that is fast enough, then RAM; keys and values in half precision before 8 bits; the best
+//! quality first. What fits depends on memory alone in one direction, so more memory never gives a plan
+//! that comes later in the order.
+
+use dsk_daemon_engine::KvFormat;
+use serde::Serialize;
+
+use crate::hardware::Machine;
+
+mod candidate;
+mod place;
+mod reasons;
+mod speed;
+#[cfg(test)]
+mod tests;
+
+pub use candidate::{Candidate, CandidateError, quality};
+pub use place::{Device, Share};
+pub use speed::{Basis, Calibration, Measured, Speeds};
+
+use place::{Class, place};
+
+/// Tokens of context that are aimed for when none are asked for.
+pub const CONTEXT_TARGET: u32 = 8192;
+/// Shorter ones, which are taken before none.
+const CONTEXTS_SHORTER: [u32; 2] = [4096, 2048];
+/// Tokens a second that a split or a model in RAM should reach: somewhat faster than people read, as
+/// reasoning models write a lot that nobody reads.
+pub const SPEED_FLOOR: f64 = 8.0;
+
+/// What the caller wants.
+#[derive(Debug, Clone, Default)]
+pub struct Ask {
+    /// Tokens of context; `None` takes [`CONTEXT_TARGET`], or less before nothing fits.
+    pub context: Option<u32>,
+    /// How keys and values are kept; `None` takes half precision where that fits.
+    pub kv: Option<KvFormat>,
+    /// This variant and no other.
+    pub quant: Option<String>,
+    /// Conversations at once; 0 and 1 are one.
+    pub sequences: usize,
+    /// What is known of this machine's speed.
+    pub calibration: Calibration,
+}
+
+/// How well a plan suits a machine, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Wholly in the memory of GPUs.
+    FullSpeed,
+    /// Partly in the memory of GPUs.
+    Partial,
+    /// In RAM.
+    RamOnly,
+}
+
+/// A plan.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Fit {
+    /// The label of the candidate: `Q4_K_M`.
+    pub variant: String,
+    /// The size of its file.
+    pub file_bytes: u64,
+    /// Tokens of context.
+    pub context: u32,
+    /// How keys and values are kept.
+    pub kv: KvFormat,
+    /// How well it suits.
+    pub verdict: Verdict,
+    /// What lies where. RAM is always among them.
+    pub devices: Vec<Share>,
+    /// What to expect.
+    pub speeds: Speeds,
+    /// Why this one, in words; what was given up for it.
+    pub reasons: Vec<String>,
+    /// Its place in the order of preference, for comparing plans of the same candidates: less is better.
+    #[serde(skip)]
+    pub rank: usize,
+}
+
+impl Fit {
+    /// The bytes of all devices.
+    pub fn total_bytes(&self) -> u64 {
+        self.devices.iter().map(Share::total).fold(0, u64::saturating_add)
+    }
+}
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Serialize, thiserror::Error)]
+#[error("{}", reasons::misfit(self))]
+pub struct Misfit {
+    /// The variant that came closest: the smallest of those that were allowed.
+    pub variant: String,
+    /// Tokens of context that it was tried with.
+    pub context: u32,
+    /// What it takes.
+    pub needed: u64,
+    /// What can be had, of all devices together.
+    pub available: u64,
+    /// What is missing, at least.
+    pub shortfall: u64,
+    /// What would fit if the variant or the context were free: variant and context.
+    pub alternative: Option<(String, u32)>,
+}
+
+/// Plans for one model that comes in several variants.
+///
+/// # Panics
+///
+/// Without candidates.
+pub fn fit(candidates: &[Candidate], machine: &Machine, ask: &Ask) -> Result<Fit, Misfit> {
+    assert!(!candidates.is_empty(), "a model has at least one variant");
+    let allowed = allowed(candidates, ask);
+    let context_max = allowed.iter().map(|one| one.demand.context_max).max().unwrap_or(0);
+    for (rank, attempt) in attempts(&allowed, ask).into_iter().enumerate() {
+        if let Some((devices, speeds)) = place(&attempt, machine, ask) {
+            let reasons = reasons::of(&attempt, &allowed, machine, ask, &speeds, context_max);
+            return Ok(Fit {
+                variant: attempt.candidate.label.clone(),
+                file_bytes: attempt.candidate.file_bytes,
+                context: attempt.context,
+                kv: attempt.kv,
+                verdict: attempt.class.verdict(),
+                devices,
+                speeds,
+                reasons,
+                rank,
+            });
+        }
+    }
+    Err(misfit(candidates, &allowed, machine, ask))
+}
+
+/// The candidates that the caller would have, best quality first.
+fn allowed<'a>(candidates: &'a [Candidate], ask: &Ask) -> Vec<&'a Candidate> {
+    let wanted = |one: &&Candidate| match &ask.quant {
+        Some(quant) => one.label.eq_ignore_ascii_case(quant),
+        None => true,
+    };
+    let mut allowed: Vec<_> = candidates.iter().filter(wanted).collect();
+    // A variant that is not there is an error of the caller's; planning goes on with what there is.
+    if allowed.is_empty() {
+        allowed = candidates.iter().collect();
+    }
+    allowed.sort_by_key(|one| std::cmp::Reverse(one.preference()));
+    allowed
+}
+
+/// One way to do it.
+#[derive(Debug, Clone, Copy)]
+struct Attempt<'a> {
+    candidate: &'a Candidate,
+    context: u32,
+    kv: KvFormat,
+    class: Class,
+    /// It counts only when it is as fast as [`SPEED_FLOOR`].
+    floor: bool,
+}
+
+/// Every way to do it, the most wanted first.
+fn attempts<'a>(allowed: &[&'a Candidate], ask: &Ask) -> Vec<Attempt<'a>> {
+    let mut attempts = Vec::new();
+    let kvs = match ask.kv {
+        Some(kv) => vec![kv],
+        None => vec![KvFormat::F16, KvFormat::Q8_0],
+    };
+    for coarse in [false, true] {
+        let tier: Vec<_> =
+            allowed.iter().copied().filter(|one| one.is_coarse() == coarse).collect();
+        for target in contexts(ask) {
+            for class in [Class::Vram, Class::Split, Class::Ram] {
+                push(&mut attempts, &tier, target, &kvs, class, class != Class::Vram);
+            }
+            // Nothing is fast enough: then the smallest, which is the fastest.
+            let smallest: Vec<_> = tier.iter().rev().copied().collect();
+            for class in [Class::Split, Class::Ram] {
+                push(&mut attempts, &smallest, target, &kvs, class, false);
+            }
+        }
+    }
+    attempts
+}
+
+fn push<'a>(
+    attempts: &mut Vec<Attempt<'a>>,
+    tier: &[&'a Candidate],
+    target: u32,
+    kvs: &[KvFormat],
+    class: Class,
+    floor: bool,
+) {
+    for &kv in kvs {
+        attempts.extend(tier.iter().map(|&candidate| {
+            let context = target.min(candidate.demand.context_max.max(1));
+            Attempt { candidate, context, kv, class, floor }
+        }));
+    }
+}
+
+fn contexts(ask: &Ask) -> Vec<u32> {
+    match ask.context {
+        Some(context) => vec![context],
+        None => std::iter::once(CONTEXT_TARGET).chain(CONTEXTS_SHORTER).collect(),
+    }
+}
+
+/// What is missing, for the smallest of the allowed in the least demanding way.
+fn misfit(all: &[Candidate], allowed: &[&Candidate], machine: &Machine, ask: &Ask) -> Misfit {
+    let smallest = allowed.iter().copied().min_by_key(|one| one.file_bytes);
+    let candidate = smallest.unwrap_or(&all[0]);
+    let context = *contexts(ask).last().unwrap_or(&CONTEXT_TARGET);
+    let context = context.min(candidate.demand.context_max.max(1));
+    let kv = ask.kv.unwrap_or(KvFormat::Q8_0);
+    let needed = place::ram_bytes(candidate, context, kv, machine, ask).total();
+    let available = place::room_of_all(machine);
+    // What does not fit though there is enough in all lies on devices that are too small each.
+    let shortfall = needed.saturating_sub(available).max(1);
+    let free = Ask { context: None, quant: None, kv: None, ..ask.clone() };
+    let restricted = ask.context.is_some() || ask.quant.is_some() || ask.kv.is_some();
+    let alternative = if restricted { fit(all, machine, &free).ok() } else { None };
+    Misfit {
+        variant: candidate.label.clone(),
+        context,
+        needed,
+        available,
+        shortfall,
+        alternative: alternative.map(|fit| (fit.variant, fit.context)),
+    }
+}
