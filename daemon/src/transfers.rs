@@ -272,7 +272,7 @@ impl Mover for RegistryMover {
         let (client, store) = (self.client.clone(), self.store.clone());
         Box::pin(async move {
             let Job { direction, name, insecure, progress, cancel } = job;
-            let options = TransferOptions { insecure };
+            let options = TransferOptions { insecure, from: None };
             match direction {
                 Direction::Pull => {
                     let pulled = client.pull(&store, &name, &options, progress, &cancel).await;

@@ -7,17 +7,22 @@ mod auth;
 mod endpoint;
 mod error;
 mod fetch;
+mod header;
+mod manifest;
 mod pull;
 mod push;
 mod retry;
 mod session;
 #[cfg(test)]
 mod tests;
+mod variants;
 
 pub use error::{ClientError, IntegrityError};
+pub use header::Header;
+pub use variants::{Hints, SourceVariant};
 
-use crate::{Digest, Name, Store, StoredManifest};
-use std::{sync::Once, time::Duration};
+use crate::{Descriptor, Digest, Name, Store, StoredManifest};
+use std::{fmt, sync::Once, time::Duration};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -38,6 +43,26 @@ pub struct ClientConfig {
 pub struct TransferOptions {
     /// Allows plain HTTP to hosts other than this machine.
     pub insecure: bool,
+    /// What to pull instead of the name's own tag; the model still gets the name.
+    pub from: Option<Reference>,
+}
+
+/// A manifest of a repository, as its registry files it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Reference {
+    /// Under a tag.
+    Tag(String),
+    /// Under what its bytes hash to.
+    Digest(Digest),
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reference::Tag(tag) => f.write_str(tag),
+            Reference::Digest(digest) => digest.fmt(f),
+        }
+    }
 }
 
 /// How long a client waits and how often it tries.
@@ -161,6 +186,43 @@ impl Client {
             () = cancel.cancelled() => Err(ClientError::Cancelled),
             result = pull::run(self, store, name, options, &progress) => result,
         }
+    }
+
+    /// What the source offers for a name that leaves the quantization open, smallest first: the
+    /// entries of an index, else the tags that add one to the name's, else the files of a repository
+    /// at Hugging Face. Empty when it offers one thing only, or nothing.
+    pub async fn variants(
+        &self,
+        name: &Name,
+        options: &TransferOptions,
+        hints: &Hints,
+    ) -> Result<Vec<SourceVariant>, ClientError> {
+        let session = session::Session::open(self, name, options).await?;
+        variants::of(&session, hints).await
+    }
+
+    /// What one reference of the name's repository leads to; none is the name's own tag.
+    pub async fn variant(
+        &self,
+        name: &Name,
+        options: &TransferOptions,
+    ) -> Result<SourceVariant, ClientError> {
+        let session = session::Session::open(self, name, options).await?;
+        variants::literal(&session, options.from.as_ref()).await
+    }
+
+    /// The first bytes of a blob, by ranged reads that grow until `enough` says so, never past
+    /// `bytes_max`.
+    pub async fn header(
+        &self,
+        name: &Name,
+        options: &TransferOptions,
+        blob: &Descriptor,
+        bytes_max: u64,
+        enough: impl Fn(&[u8]) -> bool + Send + Sync,
+    ) -> Result<Header, ClientError> {
+        let session = session::Session::open(self, name, options).await?;
+        header::read(&session, blob, bytes_max, &enough).await
     }
 
     /// Sends a model of the store to the registry that its name says.

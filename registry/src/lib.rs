@@ -18,14 +18,19 @@ mod fixture;
 mod manifest;
 mod name;
 mod pump;
+mod quantization;
 pub mod server;
 mod store;
 
 pub use client::{
-    Client, ClientConfig, ClientError, IntegrityError, Limits, Progress, TransferOptions,
+    Client, ClientConfig, ClientError, Header, Hints, IntegrityError, Limits, Progress, Reference,
+    SourceVariant, TransferOptions,
 };
 pub use digest::{Digest, DigestError, Hasher};
 pub use failpoints::{FAILPOINTS, arm_failpoints};
-pub use manifest::{Descriptor, Layer, Manifest, ManifestError, ModelConfig, media_type};
+pub use manifest::{
+    Descriptor, Layer, Manifest, ManifestError, ModelConfig, QUANTIZATION, media_type,
+};
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, Name, NameError};
+pub use quantization::quantization;
 pub use store::{Ingest, Pin, Pruned, Store, StoreError, StoreLock, StoredManifest};

@@ -8,8 +8,12 @@ use crate::Digest;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
+mod index;
 /// The media types that dsk reads and writes.
 pub mod media_type;
+
+pub(crate) use index::Index;
+pub use index::QUANTIZATION;
 
 /// A manifest: a configuration blob and the layers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

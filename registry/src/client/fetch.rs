@@ -225,7 +225,7 @@ async fn restart(mut ingest: Ingest) -> Result<Ingest, ClientError> {
 }
 
 /// Reads `bytes 5-9/10`, where the total may be `*`.
-fn content_range(header: &str) -> Option<(u64, u64, Option<u64>)> {
+pub(super) fn content_range(header: &str) -> Option<(u64, u64, Option<u64>)> {
     let (range, total) = header.strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);

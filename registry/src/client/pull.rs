@@ -1,22 +1,11 @@
 //! A pull: manifest, blobs, name; then the blobs that only the old manifest needed.
 
 use super::{
-    Client, ClientError, IntegrityError, Progress, Report, TransferOptions,
-    fetch::Fetch,
-    retry::{Failure, Retry},
+    Client, ClientError, Progress, Reference, Report, TransferOptions, fetch::Fetch, manifest,
     session::Session,
 };
-use crate::{
-    Descriptor, Digest, Manifest, Name, Store, StoredManifest, media_type, pump::blocking,
-};
-use reqwest::header::{ACCEPT, HeaderValue};
+use crate::{Descriptor, Digest, Name, Store, StoredManifest, pump::blocking};
 use std::collections::BTreeSet;
-
-/// Both shapes of manifest that [`Manifest`] reads.
-fn accepted() -> HeaderValue {
-    let types = format!("{}, {}", media_type::MANIFEST, media_type::OCI_MANIFEST);
-    HeaderValue::from_str(&types).expect("media types are plain text")
-}
 
 pub(super) async fn run(
     client: &Client,
@@ -27,7 +16,8 @@ pub(super) async fn run(
 ) -> Result<StoredManifest, ClientError> {
     report(Progress::Manifest);
     let session = Session::open(client, name, options).await?;
-    let (manifest, bytes) = fetch_manifest(&session).await?;
+    let reference = options.from.clone().unwrap_or_else(|| Reference::Tag(name.tag().to_owned()));
+    let (manifest, bytes) = manifest::fetch(&session, &reference).await?;
     let blobs = manifest.blobs();
     // Until the manifest names them, nothing else keeps a removal or a prune from taking the blobs.
     let _pin = store.pin(blobs.iter().map(|blob| blob.digest));
@@ -44,50 +34,6 @@ pub(super) async fn run(
     }
     report(Progress::Success);
     Ok(stored)
-}
-
-async fn fetch_manifest(session: &Session<'_>) -> Result<(Manifest, Vec<u8>), ClientError> {
-    let mut retry = Retry::new(session.limits());
-    let bytes = loop {
-        match try_manifest(session).await {
-            Ok(bytes) => break bytes,
-            Err(failure) => retry.pause(failure).await?,
-        }
-    };
-    let manifest = Manifest::from_json(&bytes).map_err(|error| unusable(session.name, error))?;
-    Ok((manifest, bytes))
-}
-
-async fn try_manifest(session: &Session<'_>) -> Result<Vec<u8>, Failure> {
-    let mut call = session.get(session.url(&format!("manifests/{}", session.name.tag())));
-    call.headers.insert(ACCEPT, accepted());
-    let response = session.send(&call).await?;
-    if !response.status().is_success() {
-        return Err(session.refused(response).await);
-    }
-    let stated = response.headers().get("docker-content-digest").cloned();
-    let bytes = session.body(response, Manifest::BYTES_MAX).await?.ok_or_else(|| {
-        let max = Manifest::BYTES_MAX;
-        unusable(session.name, crate::ManifestError::TooLarge { max })
-    })?;
-    let stated = stated.as_ref().and_then(|value| value.to_str().ok());
-    check_stated(session.name, stated, Digest::of(&bytes))?;
-    Ok(bytes)
-}
-
-/// A registry that says what the manifest hashes to must be right about it.
-fn check_stated(name: &Name, stated: Option<&str>, got: Digest) -> Result<(), ClientError> {
-    match stated {
-        Some(expected) if expected.starts_with("sha256:") && expected != got.to_string() => {
-            let (name, expected) = (name.to_string(), crate::digest::excerpt(expected));
-            Err(IntegrityError::ManifestDigest { name, expected, got }.into())
-        }
-        _ => Ok(()),
-    }
-}
-
-fn unusable(name: &Name, error: crate::ManifestError) -> ClientError {
-    IntegrityError::Manifest { name: name.to_string(), error }.into()
 }
 
 /// Fails before the first byte when the disk cannot take the last one.

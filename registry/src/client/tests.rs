@@ -1,8 +1,10 @@
 //! The client against the embedded registry, and against one that does everything wrong.
 
 mod embedded;
+mod header;
 mod hostile;
 mod script;
+mod variants;
 
 use super::*;
 use std::sync::Mutex;

@@ -4,6 +4,10 @@
 pub const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// OCI's image manifest, which has the same shape.
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// OCI's index of manifests.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Docker's list of manifests, which has the same shape.
+pub const MANIFEST_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// The configuration blob.
 pub const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// The model file: GGUF.

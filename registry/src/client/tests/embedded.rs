@@ -8,7 +8,7 @@ use crate::{
 use std::fs;
 
 /// Serves a store on a free port until the test ends; returns the URL.
-async fn served(store: &Store) -> String {
+pub(super) async fn served(store: &Store) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(serve(listener, store.clone(), ServerOptions::default(), std::future::pending()));
