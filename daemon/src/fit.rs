@@ -24,7 +24,7 @@ mod tests;
 
 pub use candidate::{Candidate, CandidateError, quality};
 pub use place::{Device, Share};
-pub use speed::{Basis, Calibration, Measured, Speeds};
+pub use speed::{Basis, Calibration, Measured, Sample, Speeds};
 
 use place::{Class, place};
 

@@ -3,7 +3,7 @@
 //! One SQLite file under the daemon's home. Everything in `models` is derived from the manifests and
 //! the headers of the model files, which are the truth: a row is read anew when its manifest's digest
 //! or time changed, and the whole file is made anew when it is missing, broken or of another version.
-//! `usage` is counted here and nowhere else, so losing it costs only statistics.
+//! `usage` and `measurements` are counted here and nowhere else, so losing them costs only statistics.
 
 use std::{
     collections::BTreeMap,
@@ -18,9 +18,12 @@ use dsk_registry::{Digest, Name, Store, StoreError, StoredManifest};
 use rusqlite::{Connection, Row, params};
 
 mod describe;
+mod measurements;
 mod open;
 #[cfg(test)]
 mod tests;
+
+pub use measurements::{Seen, SeenLoad};
 
 use describe::Details;
 

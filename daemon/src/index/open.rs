@@ -68,6 +68,7 @@ fn connect(path: &Path) -> Result<Connection, IndexError> {
         return Err(corrupt(message).into());
     }
     connection.execute_batch(TABLES)?;
+    connection.execute_batch(super::measurements::TABLE)?;
     // A table of the right name and other columns is found out here, not at the first request.
     super::list(&connection)?;
     connection.pragma_update(None, "user_version", VERSION)?;
