@@ -4,6 +4,8 @@ use nvml_wrapper::Nvml;
 use serde::Serialize;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod machine;
 
 pub use machine::{Cpu, Disk, Gpu, Machine, Memory, Vendor};
