@@ -32,6 +32,7 @@ mod child;
 mod frame;
 mod process;
 mod protocol;
+pub mod sandbox;
 #[cfg(test)]
 pub(crate) mod scripted;
 #[cfg(test)]
@@ -109,6 +110,7 @@ impl Runner {
                 Ok(Some(Report::Loading { progress: done })) => progress(done),
                 Ok(Some(Report::Loaded(loaded))) => break loaded,
                 Ok(Some(Report::LoadFailed(failure))) => return Err(SpawnError::Load(failure)),
+                Ok(Some(Report::Confined(confinement))) => tracing::debug!(%confinement),
                 Ok(Some(Report::Event { .. })) => {}
                 Ok(None) => return Err(SpawnError::Died(link.death().await)),
                 Err(_) => {

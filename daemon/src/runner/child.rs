@@ -21,6 +21,7 @@ use dsk_daemon_engine::{
 use super::{
     frame::{self, FrameError},
     protocol::{Command, LoadFailure, LoadFailureKind, Report},
+    sandbox::{self, Confinement},
 };
 
 /// What the child runs requests on: the engine, or a script in tests.
@@ -67,7 +68,9 @@ pub fn child_main() -> ExitCode {
         tracing::warn!(%error, "the kernel will not end this runner with its daemon");
     }
     let socket = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
-    let ended = socket.map_err(FrameError::from).and_then(serve::<Engine>);
+    let ended = socket
+        .map_err(FrameError::from)
+        .and_then(|socket| serve::<Engine>(socket, sandbox::confine));
     match ended {
         // A runner is stopped in the middle of whatever its engine does.
         Ok(()) => std::process::exit(0),
@@ -78,13 +81,18 @@ pub fn child_main() -> ExitCode {
     }
 }
 
-/// Serves one model until the other side closes the socket or says `Stop`.
-pub(crate) fn serve<B: Backend>(socket: UnixStream) -> Result<(), FrameError> {
+/// Serves one model until the other side closes the socket or says `Stop`. `confine` is called once
+/// the model's files are known and before the first byte of them is read.
+pub(crate) fn serve<B: Backend>(
+    socket: UnixStream,
+    confine: impl FnOnce(&[&Path]) -> Confinement,
+) -> Result<(), FrameError> {
     let reports = Reports(Arc::new(Mutex::new(socket.try_clone()?)));
     let mut commands = io::BufReader::new(socket);
     let Some(Command::Load { model, options }) = frame::read(&mut commands)? else {
         return Ok(());
     };
+    reports.send(&Report::Confined(confine(&[&model])));
     let loading = &mut |progress| reports.send(&Report::Loading { progress });
     let backend = match B::load(&model, &options, loading) {
         Ok(backend) => backend,

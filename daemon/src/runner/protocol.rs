@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use dsk_daemon_engine::{Event, LoadOptions, Loaded, Request};
 use serde::{Deserialize, Serialize};
 
+use super::sandbox::Confinement;
+
 /// From the daemon to the child. The first one is `Load`; the socket's end means the same as `Stop`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -23,6 +25,8 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {
+    /// How the child has confined itself; it reads the model next.
+    Confined(Confinement),
     /// How much of the model is loaded, from 0 to 1.
     Loading { progress: f32 },
     /// The model is ready.

@@ -23,7 +23,11 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{Command, Death, Launch, Link, LoadFailure, LoadFailureKind, Report, child::Backend};
+use super::{
+    Command, Death, Launch, Link, LoadFailure, LoadFailureKind, Report,
+    child::Backend,
+    sandbox::{Confinement, Enforced},
+};
 
 /// What every scripted model takes.
 pub(crate) const BYTES: u64 = 1 << 30;
@@ -172,6 +176,11 @@ async fn answer(id: u64, script: String, reports: mpsc::Sender<Report>) {
 pub(crate) fn done(output_tokens: u32) -> Event {
     let usage = Usage { output_tokens, ..Usage::default() };
     Event::Done(Done { reason: FinishReason::Stop, usage, context: Vec::new() })
+}
+
+/// What a child says that is confined as intended.
+pub(crate) fn confined() -> Confinement {
+    Confinement { files: Enforced::Full, calls: Enforced::Full, limits: Enforced::Full }
 }
 
 /// A request whose script is `text`.

@@ -16,7 +16,9 @@ type Served = JoinHandle<Result<(), FrameError>>;
 /// A link to `serve` on a thread. Its death is what the socket's end looked like.
 fn child() -> (Link, Served) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let served = std::thread::spawn(move || child::serve::<ScriptedBackend>(theirs));
+    let served = std::thread::spawn(move || {
+        child::serve::<ScriptedBackend>(theirs, |_| scripted::confined())
+    });
     (link(ours), served)
 }
 
