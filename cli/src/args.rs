@@ -51,6 +51,8 @@ pub(crate) enum Verb {
     Ps(verbs::ps::PsArgs),
     /// Show what a model is
     Show(verbs::show::ShowArgs),
+    /// Show the last lines of the daemon's log
+    Logs(verbs::logs::LogsArgs),
     /// Take a model out of memory
     Stop(verbs::stop::StopArgs),
     /// Delete models
@@ -99,6 +101,7 @@ Environment:
   DSK_KEEP_ALIVE             How long an idle model stays in memory; default 5m
   DSK_REGISTRY               The registry that serves names without a host
   DSK_LOG                    What `dsk serve` logs: error, warn, info, debug, trace
+  DSK_LOG_FORMAT             How it writes them: text, json
   NO_COLOR, CLICOLOR=0       No colour; CLICOLOR_FORCE=1 forces it
 
 `dsk config` shows every setting and where its value comes from.
@@ -146,6 +149,8 @@ mod tests {
             "dsk completion fish",
             "dsk bench m -p 512 -n 128 -d 0 -t 2 -b 8 -r 5 --isa avx2 --kv q8_0 --json",
             "dsk bench m --perplexity t.txt --ctx 512 --chunks 4 --save-logits l.bin",
+            "dsk logs",
+            "dsk logs -f -n 5 m --json",
             "dsk runner",
         ];
         for case in cases {

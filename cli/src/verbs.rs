@@ -7,6 +7,7 @@ pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod doctor;
 pub(crate) mod list;
+pub(crate) mod logs;
 pub(crate) mod ps;
 pub(crate) mod pull;
 pub(crate) mod registry;
@@ -35,6 +36,7 @@ pub(crate) fn dispatch(cli: Cli, terminal: &mut Terminal) -> anyhow::Result<Exit
         Verb::Pull(args) => block_on(pull::pull(&shared, &args, terminal)),
         Verb::Push(args) => block_on(pull::push(&shared, &args, terminal)),
         Verb::List(args) => block_on(list::list(&shared, &args, terminal)),
+        Verb::Logs(args) => block_on(logs::logs(&shared, &args, terminal)),
         Verb::Ps(args) => block_on(ps::ps(&shared, &args, terminal)),
         Verb::Show(args) => block_on(show::show(&shared, &args, terminal)),
         Verb::Stop(args) => block_on(stop::stop(&shared, &args, terminal)),

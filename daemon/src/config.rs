@@ -78,6 +78,8 @@ keys! {
     ContextLength "context_length" ["DSK_CONTEXT_LENGTH", "OLLAMA_CONTEXT_LENGTH"];
     /// The log filter: a level, or directives such as `info,dsk_registry=debug`.
     Log "log" ["DSK_LOG"];
+    /// How the log is written: `text` or `json`.
+    LogFormat "log_format" ["DSK_LOG_FORMAT"];
     /// The user knows that whoever reaches the address can use the daemon.
     InsecureBind "insecure_bind" ["DSK_INSECURE_BIND"];
 }
@@ -102,6 +104,26 @@ impl Overrides {
             self.values.insert(key, value.into());
         }
         self
+    }
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line, for programs that gather logs.
+    Json,
+}
+
+impl LogFormat {
+    fn parse(text: &str) -> Result<LogFormat, String> {
+        match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err(format!("{text:?} is neither text nor json")),
+        }
     }
 }
 
@@ -130,6 +152,8 @@ pub struct Config {
     pub context_length: Option<u32>,
     /// The log filter.
     pub log: String,
+    /// How the log is written.
+    pub log_format: LogFormat,
     /// Whether an address that other machines reach was asked for knowingly.
     pub insecure_bind: bool,
     /// The program started as `PROGRAM runner`; `None` is this one.
@@ -246,6 +270,7 @@ impl Layers {
         let max_queue = self.parsed(Key::MaxQueue, &queue, |text| number(text, QUEUE_MAX));
         let context = self.parsed(Key::ContextLength, "0", |text| number(text, u32::MAX as usize));
         let log = self.parsed(Key::Log, "info", |text| Ok(text.to_owned()));
+        let log_format = self.parsed(Key::LogFormat, "text", LogFormat::parse);
         let insecure_bind = self.parsed(Key::InsecureBind, "false", boolean);
         let config = Config {
             home,
@@ -261,6 +286,7 @@ impl Layers {
                 .and_then(|tokens| u32::try_from(tokens).ok())
                 .filter(|n| *n > 0),
             log: log.unwrap_or_default(),
+            log_format: log_format.unwrap_or_default(),
             insecure_bind: insecure_bind.unwrap_or_default(),
             runner: None,
             drain: DRAIN,

@@ -1,14 +1,15 @@
 //! The HTTP API: routes, and what every request passes on its way to them.
 //!
 //! ```text
-//! request -> trace (id, log line, panic -> 500) -> guard (Host, Origin, CORS) -> route
+//! request -> trace (id, log line, counts, panic -> 500) -> guard (Host, Origin, CORS) -> route
 //! ```
 //!
 //! [`ollama`], [`openai`] and [`dsk`] are dialects: they translate between the wire types of
 //! `dsk_daemon_api` and the engine's one conversation type, and hold no state. What they share stands
-//! beside them: [`body`] in, [`options`] and [`conversation`] to the engine, [`answer`] from its
+//! beside them: [`account`] of each request, [`body`] in, [`options`] and [`conversation`] to the engine, [`answer`] from its
 //! events, [`failure`] and [`reply`] out.
 
+mod account;
 mod answer;
 mod body;
 mod conversation;
@@ -50,6 +51,7 @@ pub(crate) struct Http {
 pub(crate) fn router(service: Arc<Service>) -> Router {
     let hostname = sysinfo::System::host_name().unwrap_or_default();
     let guard = Guard::new(service.config.host, &hostname, &service.config.origins);
+    let metrics = Arc::clone(&service.metrics);
     let http = Arc::new(Http { service, facts: FactsCache::default() });
     native_routes()
         .merge(openai_routes())
@@ -57,7 +59,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .fallback(reply::not_found)
         .method_not_allowed_fallback(reply::method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::new(guard), guard::check))
-        .layer(middleware::from_fn(trace::request))
+        .layer(middleware::from_fn_with_state(metrics, trace::request))
         .with_state(http)
 }
 
@@ -90,9 +92,11 @@ fn openai_routes() -> Router<Arc<Http>> {
 
 fn dsk_routes() -> Router<Arc<Http>> {
     Router::new()
+        .route("/metrics", get(dsk::metrics::text))
         .route("/ui", get(dsk::page))
         .route("/api/dsk/version", get(dsk::version))
         .route("/api/dsk/status", get(dsk::status))
+        .route("/api/dsk/logs", get(dsk::logs::logs))
 }
 
 impl Http {

@@ -1,7 +1,7 @@
 //! The daemon: HTTP, scheduler, runners, the model index.
 //!
-//! [`run`] is the whole life of a daemon over a [`Config`], [`Listeners`] that are bound already, and
-//! a future that says when to stop; tests bind port 0 and call the same function. [`Service`] is what
+//! [`run`] is the whole life of a daemon over a [`Config`], the [`logs::Ring`] of its log,
+//! [`Listeners`] that are bound already, and a future that says when to stop; tests bind port 0 and call the same function. [`Service`] is what
 //! the HTTP handlers share. [`runner::child_main`] is the other program in here: the process that
 //! holds one model.
 //!
@@ -17,7 +17,10 @@ mod http;
 pub mod index;
 pub mod keep_alive;
 pub mod listeners;
+pub mod logs;
+mod metrics;
 pub mod models;
+mod process;
 pub mod runner;
 pub mod scheduler;
 mod server;

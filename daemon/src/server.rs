@@ -19,6 +19,7 @@ use tower::ServiceExt;
 use crate::{
     Config, Listeners, Peer,
     listeners::OwnedSocket,
+    logs::Ring,
     service::{Service, ServiceError},
     systemd, watch,
 };
@@ -48,14 +49,15 @@ pub enum DaemonError {
     Listen(#[from] crate::ListenError),
 }
 
-/// Runs a daemon on `listeners` until `shutdown`, then drains: running requests get
+/// Runs a daemon on `listeners`, whose log `logs` keeps, until `shutdown`, then drains: running requests get
 /// [`Config::drain`] to finish, models are unloaded, sockets removed.
 pub async fn run(
     config: Config,
+    logs: Ring,
     listeners: Listeners,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), DaemonError> {
-    let opened = tokio::task::spawn_blocking(move || Service::open(config)).await;
+    let opened = tokio::task::spawn_blocking(move || Service::open(config, logs)).await;
     let service = opened.map_err(|error| ServiceError::Runner(io::Error::other(error)))??;
     let router = crate::http::router(Arc::clone(&service));
     serve(service, router, listeners, shutdown).await;

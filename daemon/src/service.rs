@@ -12,6 +12,8 @@ use dsk_registry::{Client, ClientConfig, ClientError, Store, StoreError, StoreLo
 use crate::{
     config::Config,
     index::{Index, IndexError},
+    logs::Ring,
+    metrics::Metrics,
     runner::{Launch, ProcessLauncher},
     scheduler::{Scheduler, Settings},
     transfers::{RegistryMover, Transfers},
@@ -30,6 +32,10 @@ pub struct Service {
     pub transfers: Transfers,
     /// What the models are, and how much they were used.
     pub index: Index,
+    /// The last lines of the log.
+    pub(crate) logs: Ring,
+    /// What is counted.
+    pub(crate) metrics: Arc<Metrics>,
     /// When it started.
     pub started: Instant,
     /// One process owns a store, as long as this lives.
@@ -66,14 +72,23 @@ pub enum ServiceError {
 
 impl Service {
     /// Opens the store and the index and starts the scheduler. Blocking, inside a runtime.
-    pub fn open(config: Config) -> Result<Arc<Service>, ServiceError> {
+    pub fn open(config: Config, logs: Ring) -> Result<Arc<Service>, ServiceError> {
         let launcher = ProcessLauncher::new(config.runner.clone()).map_err(ServiceError::Runner)?;
-        Service::with_launcher(config, Arc::new(launcher))
+        Service::assemble(config, logs, Arc::new(launcher))
     }
 
-    /// [`Service::open`] with runners of the caller's choice.
+    /// [`Service::open`] with runners of the test's choice and a log of its own.
+    #[cfg(test)]
     pub(crate) fn with_launcher(
         config: Config,
+        launcher: Arc<dyn Launch>,
+    ) -> Result<Arc<Service>, ServiceError> {
+        Service::assemble(config, Ring::default(), launcher)
+    }
+
+    fn assemble(
+        config: Config,
+        logs: Ring,
         launcher: Arc<dyn Launch>,
     ) -> Result<Arc<Service>, ServiceError> {
         let (store, lock) = open_store(&config.models)?;
@@ -82,9 +97,15 @@ impl Service {
             registry: config.registry.clone(),
             user_agent: concat!("dsk/", env!("CARGO_PKG_VERSION")).to_owned(),
         })?;
+        let metrics = Arc::<Metrics>::default();
         Ok(Arc::new(Service {
             scheduler: Scheduler::start(Settings::new(&config), launcher),
-            transfers: Transfers::new(RegistryMover::new(client, store.clone())),
+            transfers: Transfers::new(
+                RegistryMover::new(client, store.clone()),
+                Arc::clone(&metrics),
+            ),
+            logs,
+            metrics,
             started: Instant::now(),
             config,
             store,

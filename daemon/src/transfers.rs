@@ -22,10 +22,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 mod board;
+mod counted;
 #[cfg(test)]
 mod tests;
 
 use board::Board;
+use counted::Counted;
+
+use crate::metrics::Metrics;
 
 /// The shortest time between two looks at a board: clients redraw no faster.
 const INTERVAL: Duration = Duration::from_millis(60);
@@ -74,6 +78,7 @@ struct Inner {
     mover: Box<dyn Mover>,
     running: Mutex<HashMap<Key, Arc<Running>>>,
     next_id: AtomicU64,
+    metrics: Arc<Metrics>,
 }
 
 impl fmt::Debug for Inner {
@@ -99,10 +104,10 @@ impl Inner {
 }
 
 impl Transfers {
-    pub(crate) fn new(mover: impl Mover) -> Transfers {
+    pub(crate) fn new(mover: impl Mover, metrics: Arc<Metrics>) -> Transfers {
         let mover = Box::new(mover);
         let (running, next_id) = (Mutex::default(), AtomicU64::new(0));
-        Transfers { inner: Arc::new(Inner { mover, running, next_id }) }
+        Transfers { inner: Arc::new(Inner { mover, running, next_id, metrics }) }
     }
 
     /// Pulls a model, or joins the pull that is under way.
@@ -167,7 +172,12 @@ impl Transfers {
                 ending.finished.cancelled().await;
             }
             let finished = ours.finished.clone().drop_guard();
-            let result = inner.mover.run(job(&key, &ours)).await;
+            let pull = (key.0 == Direction::Pull)
+                .then(|| Arc::new(Counted::begin(Arc::clone(&inner.metrics), key.1.clone())));
+            let result = inner.mover.run(job(&key, &ours, pull.clone())).await;
+            if let Some(pull) = pull {
+                pull.end(&result);
+            }
             let mut map = inner.running();
             if map.get(&key).is_some_and(|current| current.id == ours.id) {
                 map.remove(&key);
@@ -180,10 +190,15 @@ impl Transfers {
     }
 }
 
-fn job(key: &Key, transfer: &Arc<Running>) -> Job {
+fn job(key: &Key, transfer: &Arc<Running>, pull: Option<Arc<Counted>>) -> Job {
     let (direction, name, insecure) = key.clone();
     let board = Arc::clone(transfer);
-    let progress = Box::new(move |line| board.board.put(line));
+    let progress = Box::new(move |line| {
+        if let Some(pull) = &pull {
+            pull.progress(&line);
+        }
+        board.board.put(line);
+    });
     Job { direction, name, insecure, progress, cancel: transfer.cancel.clone() }
 }
 

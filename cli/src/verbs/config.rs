@@ -85,6 +85,7 @@ mod tests {
             max_queue         512                                 default
             context_length    0                                   default
             log               info                                default
+            log_format        text                                default
             insecure_bind     false                               default
         "#]]
         .assert_eq(&render(&config.table()));

@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use dsk_daemon::Listeners;
-use dsk_daemon::config::{Config, Files, Key, Overrides, ProcessEnv};
-use tracing_subscriber::EnvFilter;
+use dsk_daemon::config::{Config, Files, Key, LogFormat, Overrides, ProcessEnv};
+use dsk_daemon::logs::Ring;
+use tracing_subscriber::layer::{Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::args::Shared;
 use crate::exit::Exit;
@@ -58,6 +61,9 @@ pub(crate) struct ConfigFlags {
     /// What to log: error, warn, info, debug, trace, or directives per module
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
+    /// How the log is written: text, or json for programs that gather logs
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
     /// Listen on an address that other machines reach, without passwords
     #[arg(long)]
     insecure_bind: bool,
@@ -80,6 +86,7 @@ impl ConfigFlags {
             .set(Key::MaxQueue, self.max_queue.clone())
             .set(Key::ContextLength, self.context_length.clone())
             .set(Key::Log, self.log.clone())
+            .set(Key::LogFormat, self.log_format.clone())
             .set(Key::InsecureBind, self.insecure_bind.then_some("true"));
         overrides
     }
@@ -91,33 +98,46 @@ pub(crate) fn serve(shared: &Shared, args: &ServeArgs) -> anyhow::Result<Exit> {
     }
     let overrides = args.flags.overrides(shared);
     let config = Config::load(&overrides, &ProcessEnv, &Files::standard(&ProcessEnv))?;
-    log(&config.log)?;
+    let logs = Ring::default();
+    start_log(&config.log, config.log_format, Some(logs.clone()))?;
     let runtime =
         tokio::runtime::Runtime::new().context("the asynchronous runtime did not start")?;
     runtime.block_on(async {
         let listeners = Listeners::bind(&config).await?;
         let shutdown = signals::shutdown().context("signals cannot be caught")?;
-        dsk_daemon::run(config, listeners, shutdown).await?;
+        dsk_daemon::run(config, logs, listeners, shutdown).await?;
         Ok(Exit::Success)
     })
 }
 
-/// Sends the log to stderr: coloured for a person, without times for the journal, which has its
-/// own.
+/// Sends the log to stderr, for the verbs that run a server or an engine of their own.
 pub(crate) fn log(filter: &str) -> Result<(), Failure> {
+    start_log(filter, LogFormat::Text, None)
+}
+
+/// Sends the log to stderr and, for the daemon, into the ring that `dsk logs` reads.
+fn start_log(filter: &str, format: LogFormat, ring: Option<Ring>) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(filter).map_err(|error| {
         Failure::usage(format!("the log filter {filter:?} is wrong: {error}"))
             .hint("write a level (info) or directives (info,dsk_registry=debug)")
     })?;
-    let colour = wants_colour(&process_env, io::stderr().is_terminal());
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour);
+    let subscriber = tracing_subscriber::registry().with(ring.with_filter(filter.clone()));
     // Setting it a second time in one process would be a mistake of ours; the first one stays.
-    let _ = match stderr_is_journal() {
-        true => builder.without_time().try_init(),
-        false => builder.try_init(),
-    };
+    let _ = subscriber.with(to_stderr(format).with_filter(filter)).try_init();
     Ok(())
+}
+
+/// Lines coloured for a person, without times for the journal, which has its own; or JSON.
+fn to_stderr<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    let lines = fmt::layer().with_writer(io::stderr);
+    if format == LogFormat::Json {
+        return lines.json().flatten_event(true).boxed();
+    }
+    let lines = lines.with_ansi(wants_colour(&process_env, io::stderr().is_terminal()));
+    if stderr_is_journal() { lines.without_time().boxed() } else { lines.boxed() }
 }
 
 /// Whether stderr is the journal that the service manager opened. Every program of a desktop

@@ -25,7 +25,7 @@ use crate::ollama::{
     GenerateRequest, ProgressLine, PsResponse, PullRequest, PushRequest, ShowRequest, ShowResponse,
     TagsResponse, VersionResponse,
 };
-use crate::status::{DaemonStatus, DskVersion};
+use crate::status::{DaemonStatus, DskVersion, LogLine};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -146,6 +146,22 @@ impl Client {
         self.short(self.request(Method::GET, "/api/dsk/status")).await
     }
 
+    /// The last `count` lines of the daemon's log, about `model` or about anything; with `follow`
+    /// the lines that come as well, until the daemon ends.
+    pub async fn logs(
+        &self,
+        count: usize,
+        model: Option<&str>,
+        follow: bool,
+    ) -> Result<Lines<LogLine>, ClientError> {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("n", &count.to_string());
+        query.append_pair("follow", if follow { "1" } else { "0" });
+        query.extend_pairs(model.map(|model| ("model", model)));
+        let path = format!("/api/dsk/logs?{}", query.finish());
+        self.read_lines(self.request(Method::GET, &path)).await
+    }
+
     /// The models in the store.
     pub async fn tags(&self) -> Result<TagsResponse, ClientError> {
         self.short(self.request(Method::GET, "/api/tags")).await
@@ -260,8 +276,14 @@ impl Client {
     where
         T: DeserializeOwned + Send + 'static,
     {
-        let response = self.answer(self.request(Method::POST, path).json(body)).await?;
-        let response = self.checked(response).await?;
+        self.read_lines(self.request(Method::POST, path).json(body)).await
+    }
+
+    async fn read_lines<T>(&self, request: RequestBuilder) -> Result<Lines<T>, ClientError>
+    where
+        T: DeserializeOwned + Send + 'static,
+    {
+        let response = self.checked(self.answer(request).await?).await?;
         Ok(Lines::new(response.bytes_stream(), self.endpoint.clone()))
     }
 

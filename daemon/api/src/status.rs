@@ -44,3 +44,21 @@ pub struct Memory {
     /// Held by loaded models.
     pub loaded_bytes: u64,
 }
+
+/// One line of `GET /api/dsk/logs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// Counts up by one; a gap is lines that were lost, or that are about other models.
+    pub number: u64,
+    /// When it was written, RFC 3339.
+    pub time: String,
+    /// `ERROR`, `WARN`, `INFO`, `DEBUG` or `TRACE`.
+    pub level: String,
+    /// Where it comes from: a module, `dsk_runner`, or a kind of event such as `dsk_request`.
+    pub target: String,
+    /// The model it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The message, and the event's other fields as `name=value`.
+    pub text: String,
+}

@@ -41,19 +41,20 @@ fn defaults() {
         "",
         "",
         expect![[r#"
-        home = /home/ada/.local/share/dsk (default)
-        models = /home/ada/.local/share/dsk/models (default)
-        host = 127.0.0.1:11434 (default)
-        socket = /run/user/7/dsk.sock (default)
-        keep_alive = 5m (default)
-        origins =  (default)
-        registry =  (default)
-        max_loaded = 0 (default)
-        max_queue = 512 (default)
-        context_length = 0 (default)
-        log = info (default)
-        insecure_bind = false (default)
-    "#]],
+            home = /home/ada/.local/share/dsk (default)
+            models = /home/ada/.local/share/dsk/models (default)
+            host = 127.0.0.1:11434 (default)
+            socket = /run/user/7/dsk.sock (default)
+            keep_alive = 5m (default)
+            origins =  (default)
+            registry =  (default)
+            max_loaded = 0 (default)
+            max_queue = 512 (default)
+            context_length = 0 (default)
+            log = info (default)
+            log_format = text (default)
+            insecure_bind = false (default)
+        "#]],
     );
 }
 
@@ -66,19 +67,20 @@ fn the_strongest_layer_wins_and_is_named() {
         USER,
         SYSTEM,
         expect![[r#"
-        home = /home/ada/.local/share/dsk (default)
-        models = /m (environment OLLAMA_MODELS)
-        host = :2 (environment DSK_HOST)
-        socket = /run/user/7/dsk.sock (default)
-        keep_alive = 10m (DIR/user.toml:1)
-        origins = https://a.test,https://b.test (DIR/user.toml:2)
-        registry =  (default)
-        max_loaded = 3 (flag)
-        max_queue = 7 (DIR/system.toml:2)
-        context_length = 0 (default)
-        log = info (default)
-        insecure_bind = false (default)
-    "#]],
+            home = /home/ada/.local/share/dsk (default)
+            models = /m (environment OLLAMA_MODELS)
+            host = :2 (environment DSK_HOST)
+            socket = /run/user/7/dsk.sock (default)
+            keep_alive = 10m (DIR/user.toml:1)
+            origins = https://a.test,https://b.test (DIR/user.toml:2)
+            registry =  (default)
+            max_loaded = 3 (flag)
+            max_queue = 7 (DIR/system.toml:2)
+            context_length = 0 (default)
+            log = info (default)
+            log_format = text (default)
+            insecure_bind = false (default)
+        "#]],
     );
 }
 
@@ -91,19 +93,20 @@ fn systemd_folders() {
         "socket = \"none\"\n",
         "",
         expect![[r#"
-        home = /var/lib/dsk (environment STATE_DIRECTORY)
-        models = /var/lib/dsk/models (default)
-        host = 127.0.0.1:11434 (default)
-        socket = none (DIR/user.toml:1)
-        keep_alive = 5m (default)
-        origins =  (default)
-        registry =  (default)
-        max_loaded = 0 (default)
-        max_queue = 512 (default)
-        context_length = 0 (default)
-        log = info (default)
-        insecure_bind = false (default)
-    "#]],
+            home = /var/lib/dsk (environment STATE_DIRECTORY)
+            models = /var/lib/dsk/models (default)
+            host = 127.0.0.1:11434 (default)
+            socket = none (DIR/user.toml:1)
+            keep_alive = 5m (default)
+            origins =  (default)
+            registry =  (default)
+            max_loaded = 0 (default)
+            max_queue = 512 (default)
+            context_length = 0 (default)
+            log = info (default)
+            log_format = text (default)
+            insecure_bind = false (default)
+        "#]],
     );
 }
 
@@ -117,15 +120,15 @@ fn every_problem_is_told_at_once() {
         user,
         "a = \n",
         expect![[r#"
-        DIR/system.toml:1: string values must be quoted, expected literal string
-        DIR/user.toml:2: unknown key `keepalive`; the keys are home, models, host, socket, keep_alive, origins, registry, max_loaded, max_queue, context_length, log, insecure_bind
-        DIR/user.toml:4: `log` must be a string, a number, true or false
-        environment DSK_KEEP_ALIVE: keep_alive: "soon" is not a duration: write seconds (300), a duration (5m, 1h30m), 0 or -1 (forever)
-        environment DSK_REGISTRY: registry: "me:5000" is not an http:// or https:// address
-        DIR/user.toml:3: max_queue: "-1" is not a whole number from 0 to 65536
-        flag: insecure_bind: "maybe" is not true or false
-        environment DSK_HOST: host 0.0.0.0:11434 can be reached by other machines, and anyone who reaches it can use, add and delete models: listen on 127.0.0.1, or accept this with --insecure-bind (insecure_bind = true, DSK_INSECURE_BIND=1)
-    "#]],
+            DIR/system.toml:1: string values must be quoted, expected literal string
+            DIR/user.toml:2: unknown key `keepalive`; the keys are home, models, host, socket, keep_alive, origins, registry, max_loaded, max_queue, context_length, log, log_format, insecure_bind
+            DIR/user.toml:4: `log` must be a string, a number, true or false
+            environment DSK_KEEP_ALIVE: keep_alive: "soon" is not a duration: write seconds (300), a duration (5m, 1h30m), 0 or -1 (forever)
+            environment DSK_REGISTRY: registry: "me:5000" is not an http:// or https:// address
+            DIR/user.toml:3: max_queue: "-1" is not a whole number from 0 to 65536
+            flag: insecure_bind: "maybe" is not true or false
+            environment DSK_HOST: host 0.0.0.0:11434 can be reached by other machines, and anyone who reaches it can use, add and delete models: listen on 127.0.0.1, or accept this with --insecure-bind (insecure_bind = true, DSK_INSECURE_BIND=1)
+        "#]],
     );
 }
 

@@ -1,5 +1,8 @@
 //! dsk's own endpoints: the status page, and what it shows.
 
+pub(crate) mod logs;
+pub(crate) mod metrics;
+
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -10,7 +13,7 @@ use dsk_daemon_api::status::{DaemonStatus, DskVersion, Memory};
 use super::ollama::OLLAMA_VERSION;
 use super::reply::{self, Native};
 use super::{Http, store};
-use crate::hardware;
+use crate::{hardware, process};
 
 /// dsk's own version.
 const DSK_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -52,19 +55,11 @@ pub(crate) async fn status(State(http): State<Arc<Http>>) -> Native {
         memory: Memory {
             total_bytes: memory.total,
             available_bytes: memory.available,
-            daemon_bytes: own_bytes(),
+            daemon_bytes: process::resident_bytes(),
             loaded_bytes: resident.iter().map(|model| model.size_bytes).sum(),
         },
         models: models.len() as u64,
         loaded: resident.len() as u64,
         running: resident.iter().map(|model| model.in_use as u64).sum(),
     }))
-}
-
-/// The resident memory of this process, as the kernel counts it; 0 when it does not say.
-fn own_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kibibytes.unwrap_or_default().saturating_mul(1024)
 }

@@ -10,6 +10,7 @@ use futures_util::{FutureExt, StreamExt};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::account::Record;
 use super::answer::{self, Start, Started};
 use super::facts::Facts;
 use super::{Http, failure};
@@ -49,8 +50,8 @@ pub(crate) async fn load_or_unload(
     Ok(Idle { reason: "load", load: lease.load_duration, total: arrived.elapsed() })
 }
 
-/// Acquires the model, submits the request and waits for a first sign of it; nothing happens
-/// until the future is polled, and dropping it gives everything back.
+/// Acquires the model, submits the request and waits for a first sign of it; nothing but its count
+/// happens until the future is polled, and dropping it gives everything back.
 pub(crate) fn begin(
     http: &Arc<Http>,
     model: Model,
@@ -58,11 +59,19 @@ pub(crate) fn begin(
     request: engine::Request,
 ) -> Start {
     let http = Arc::clone(http);
+    let mut record = Record::open(&http.service.metrics, &model.spec.name);
     async move {
-        let mut lease = http.service.scheduler.acquire(&model.spec, &wants).await?;
+        let acquired = http.service.scheduler.acquire(&model.spec, &wants).await;
+        let mut lease = acquired.map_err(|error| {
+            let error = ApiError::from(error);
+            record.refused(error.code);
+            error
+        })?;
         let load = lease.load_duration;
+        record.ready(load);
         let (index, name) = (http.service.index.clone(), model.spec.name.clone());
         let events = lease.submit(request).inspect(move |event| {
+            record.event(event);
             if let Event::Done(done) = event {
                 count(&index, &name, &done.usage);
             }

@@ -1,5 +1,6 @@
 //! Answers: errors in the shape of each dialect, JSON objects, streams.
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::http::header::{self, HeaderValue};
 use axum::http::{StatusCode, Uri};
@@ -8,6 +9,8 @@ use dsk_daemon_api::{ApiError, ErrorCode};
 use futures_util::Stream;
 use serde::Serialize;
 use serde_json::Value;
+
+use super::account::Refused;
 
 /// What a handler of the native API returns.
 pub(crate) type Native<T = Response> = Result<T, NativeError>;
@@ -49,7 +52,8 @@ impl IntoResponse for OpenAiError {
 fn refuse(error: &ApiError, body: &Value) -> Response {
     log(error);
     let status = StatusCode::from_u16(error.code.status());
-    (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), json(body)).into_response()
+    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, Extension(Refused(error.code)), json(body)).into_response()
 }
 
 /// Writes down what the client is not told, and what was the daemon's own fault.

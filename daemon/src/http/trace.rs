@@ -3,9 +3,10 @@
 //! What people ask models is theirs: neither bodies nor query strings are logged.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderValue;
 use axum::middleware::Next;
 use axum::response::Response;
@@ -14,7 +15,9 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::account::{Account, Refused};
 use super::reply::error_for_path;
+use crate::metrics::Metrics;
 
 /// Names a request; taken from the client if it sends one.
 const ID_HEADER: &str = "x-request-id";
@@ -24,8 +27,14 @@ const ID_BYTES_MAX: usize = 128;
 static REQUESTS: AtomicU64 = AtomicU64::new(1);
 
 /// Wraps a request in its span.
-pub(crate) async fn request(request: Request, next: Next) -> Response {
+pub(crate) async fn request(
+    State(metrics): State<Arc<Metrics>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let id = id(&request);
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let account = Account::open(metrics, id.to_str().unwrap_or_default(), route);
     let path = request.uri().path().to_owned();
     let span = tracing::info_span!(
         "request",
@@ -35,8 +44,10 @@ pub(crate) async fn request(request: Request, next: Next) -> Response {
     );
     let began = Instant::now();
     async move {
-        let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+        let answer = Arc::clone(&account).during(next.run(request));
+        let answer = AssertUnwindSafe(answer).catch_unwind().await;
         let mut response = answer.unwrap_or_else(|panic| panicked(&path, panic.as_ref()));
+        account.answered(response.extensions().get::<Refused>().copied());
         let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         // For a stream this is when it begins.
         tracing::info!(status = response.status().as_u16(), milliseconds, "answered");
@@ -83,7 +94,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_500_that_tells_nothing() {
-        let router = Router::new().route("/", get(boom)).layer(middleware::from_fn(request));
+        let metrics = Arc::<Metrics>::default();
+        let traced = middleware::from_fn_with_state(metrics, request);
+        let router = Router::new().route("/", get(boom)).layer(traced);
         let request = Request::builder().header(ID_HEADER, "mine").body(Body::empty()).unwrap();
         let response = router.oneshot(request).await.unwrap();
         assert_eq!(

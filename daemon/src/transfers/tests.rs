@@ -58,7 +58,7 @@ impl Mover for Slow {
 
 fn world() -> (Transfers, Slow) {
     let slow = Slow::default();
-    (Transfers::new(slow.clone()), slow)
+    (Transfers::new(slow.clone(), Arc::default()), slow)
 }
 
 fn name(text: &str) -> Name {
@@ -168,4 +168,30 @@ async fn figures_come_at_most_every_interval() {
     }
     assert!((8..=12).contains(&heard.len()), "{heard:?}");
     assert_eq!(heard.last().unwrap(), "599");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pulls_are_counted() {
+    let slow = Slow::default();
+    let metrics = Arc::<Metrics>::default();
+    let transfers = Transfers::new(slow, Arc::clone(&metrics));
+    let look = || {
+        let text = metrics.render(&[]);
+        let of_pulls = text.lines().filter(|line| line.starts_with("dsk_pull"));
+        of_pulls.map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let (good, bad) = (name("good"), name("absent"));
+    let good = transfers.pull(good, false).collect::<Vec<_>>();
+    let bad = transfers.pull(bad, false).collect::<Vec<_>>();
+    sleep(Duration::from_millis(500)).await;
+    assert!(look().contains("dsk_pulls_running 2"), "{}", look());
+    tokio::join!(good, bad);
+    expect_test::expect![[r#"
+        dsk_pulled_bytes_total 12
+        dsk_pulls_running 0
+        dsk_pulls_total{outcome="cancelled"} 0
+        dsk_pulls_total{outcome="failed"} 1
+        dsk_pulls_total{outcome="ok"} 1
+    "#]]
+    .assert_eq(&look());
 }
