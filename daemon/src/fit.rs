@@ -7,7 +7,7 @@
 //! Everything that could be done is tried in the order of preference, and the first that fits is taken
 //! ([`attempts`]): the context that was asked for before any shorter one; wholly in the memory of GPUs,
 //! then split if that is fast enough, then RAM; keys and values in half precision before 8 bits; the best
-//! quality first. What fits depends on memory alone in one direction, so more memory never gives a plan
+//! quality that is fast enough first, and where none is, the smallest. What fits depends on memory alone in one direction, so more memory never gives a plan
 //! that comes later in the order.
 
 use dsk_daemon_engine::KvFormat;
@@ -19,6 +19,8 @@ mod candidate;
 mod place;
 mod reasons;
 mod speed;
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +34,7 @@ use place::{Class, place};
 pub const CONTEXT_TARGET: u32 = 8192;
 /// Shorter ones, which are taken before none.
 const CONTEXTS_SHORTER: [u32; 2] = [4096, 2048];
-/// Tokens a second that a split or a model in RAM should reach: somewhat faster than people read, as
+/// Tokens a second that a model should reach: somewhat faster than people read, as
 /// reasoning models write a lot that nobody reads.
 pub const SPEED_FLOOR: f64 = 8.0;
 
@@ -108,6 +110,8 @@ pub struct Misfit {
     pub available: u64,
     /// What is missing, at least.
     pub shortfall: u64,
+    /// It would fit if nothing else used the machine's memory.
+    pub fits_alone: bool,
     /// What would fit if the variant or the context were free: variant and context.
     pub alternative: Option<(String, u32)>,
 }
@@ -119,12 +123,16 @@ pub struct Misfit {
 /// Without candidates.
 pub fn fit(candidates: &[Candidate], machine: &Machine, ask: &Ask) -> Result<Fit, Misfit> {
     assert!(!candidates.is_empty(), "a model has at least one variant");
+    first(candidates, machine, ask).ok_or_else(|| misfit(candidates, machine, ask))
+}
+
+/// The first attempt that fits.
+fn first(candidates: &[Candidate], machine: &Machine, ask: &Ask) -> Option<Fit> {
     let allowed = allowed(candidates, ask);
-    let context_max = allowed.iter().map(|one| one.demand.context_max).max().unwrap_or(0);
     for (rank, attempt) in attempts(&allowed, ask).into_iter().enumerate() {
         if let Some((devices, speeds)) = place(&attempt, machine, ask) {
-            let reasons = reasons::of(&attempt, &allowed, machine, ask, &speeds, context_max);
-            return Ok(Fit {
+            let reasons = reasons::of(&attempt, &devices, &allowed, machine, ask, &speeds);
+            return Some(Fit {
                 variant: attempt.candidate.label.clone(),
                 file_bytes: attempt.candidate.file_bytes,
                 context: attempt.context,
@@ -137,7 +145,7 @@ pub fn fit(candidates: &[Candidate], machine: &Machine, ask: &Ask) -> Result<Fit
             });
         }
     }
-    Err(misfit(candidates, &allowed, machine, ask))
+    None
 }
 
 /// The candidates that the caller would have, best quality first.
@@ -177,14 +185,14 @@ fn attempts<'a>(allowed: &[&'a Candidate], ask: &Ask) -> Vec<Attempt<'a>> {
         let tier: Vec<_> =
             allowed.iter().copied().filter(|one| one.is_coarse() == coarse).collect();
         for target in contexts(ask) {
-            for class in [Class::Vram, Class::Split, Class::Ram] {
-                push(&mut attempts, &tier, target, &kvs, class, class != Class::Vram);
-            }
-            // Nothing is fast enough: then the smallest, which is the fastest.
+            // Where nothing is fast enough, the smallest is the fastest.
             let smallest: Vec<_> = tier.iter().rev().copied().collect();
-            for class in [Class::Split, Class::Ram] {
-                push(&mut attempts, &smallest, target, &kvs, class, false);
-            }
+            push(&mut attempts, &tier, target, &kvs, Class::Vram, true);
+            push(&mut attempts, &smallest, target, &kvs, Class::Vram, false);
+            push(&mut attempts, &tier, target, &kvs, Class::Split, true);
+            push(&mut attempts, &tier, target, &kvs, Class::Ram, true);
+            push(&mut attempts, &smallest, target, &kvs, Class::Split, false);
+            push(&mut attempts, &smallest, target, &kvs, Class::Ram, false);
         }
     }
     attempts
@@ -213,8 +221,19 @@ fn contexts(ask: &Ask) -> Vec<u32> {
     }
 }
 
+/// The machine as it would be if nothing else ran on it.
+fn unused(machine: &Machine) -> Machine {
+    let mut machine = machine.clone();
+    machine.memory.available = machine.memory.total;
+    for gpu in &mut machine.gpus {
+        gpu.memory_free = gpu.memory_total;
+    }
+    machine
+}
+
 /// What is missing, for the smallest of the allowed in the least demanding way.
-fn misfit(all: &[Candidate], allowed: &[&Candidate], machine: &Machine, ask: &Ask) -> Misfit {
+fn misfit(all: &[Candidate], machine: &Machine, ask: &Ask) -> Misfit {
+    let allowed = allowed(all, ask);
     let smallest = allowed.iter().copied().min_by_key(|one| one.file_bytes);
     let candidate = smallest.unwrap_or(&all[0]);
     let context = *contexts(ask).last().unwrap_or(&CONTEXT_TARGET);
@@ -226,13 +245,14 @@ fn misfit(all: &[Candidate], allowed: &[&Candidate], machine: &Machine, ask: &As
     let shortfall = needed.saturating_sub(available).max(1);
     let free = Ask { context: None, quant: None, kv: None, ..ask.clone() };
     let restricted = ask.context.is_some() || ask.quant.is_some() || ask.kv.is_some();
-    let alternative = if restricted { fit(all, machine, &free).ok() } else { None };
+    let alternative = if restricted { first(all, machine, &free) } else { None };
     Misfit {
         variant: candidate.label.clone(),
         context,
         needed,
         available,
         shortfall,
+        fits_alone: first(std::slice::from_ref(candidate), &unused(machine), ask).is_some(),
         alternative: alternative.map(|fit| (fit.variant, fit.context)),
     }
 }

@@ -225,7 +225,7 @@ impl Filling {
     }
 }
 
-/// Wholly on one GPU, the fastest that has room; else on several.
+/// Wholly on GPUs: on the fastest, and what it has no room for on the next.
 fn in_vram(
     attempt: &Attempt<'_>,
     machine: &Machine,
@@ -233,16 +233,11 @@ fn in_vram(
     bytes: Bytes,
 ) -> Option<(Vec<Share>, Vec<Part>)> {
     let units = units(attempt, ask);
-    let gpus = gpus(machine);
-    let one = gpus.iter().find_map(|gpu| fill(&[*gpu], &units, bytes.other));
-    let filled = one.or_else(|| fill(&gpus, &units, bytes.other))?;
+    let (filled, rest) = pour(&gpus(machine), &units, bytes.other);
+    if !rest.is_empty() {
+        return None;
+    }
     Some(with_ram(filled, attempt, bytes, 0))
-}
-
-/// All units on these GPUs, in their order; `None` when they have no room.
-fn fill(gpus: &[&Gpu], units: &[Unit], activations: u64) -> Option<Vec<Filling>> {
-    let (filled, rest) = pour(gpus, units, activations);
-    rest.is_empty().then_some(filled)
 }
 
 /// As many units as there is room for, from the first on, and those that are left.
@@ -358,4 +353,14 @@ pub(super) fn ram_room(memory: &Memory) -> u64 {
 pub(super) fn room_of_all(machine: &Machine) -> u64 {
     let own = gpus(machine).into_iter().filter(|gpu| !gpu.shared_memory);
     own.map(gpu_room).fold(ram_room(&machine.memory), u64::saturating_add)
+}
+
+/// What a model's layers may take of GPUs.
+pub(super) fn room_of_gpus(machine: &Machine) -> u64 {
+    let ram = ram_room(&machine.memory);
+    let room = |gpu: &Gpu| {
+        let room = if gpu.shared_memory { gpu_room(gpu).min(ram) } else { gpu_room(gpu) };
+        room.saturating_sub(VRAM_RUNTIME)
+    };
+    gpus(machine).into_iter().map(room).fold(0, u64::saturating_add)
 }

@@ -1,6 +1,6 @@
 //! A plan in words: why this variant, and what was given up.
 
-use super::place::{self, Class};
+use super::place::{self, Class, Device, Share};
 use super::{Ask, Attempt, CONTEXT_TARGET, Candidate, Misfit, SPEED_FLOOR, Speeds};
 use crate::hardware::Machine;
 use dsk_daemon_engine::KvFormat;
@@ -8,20 +8,20 @@ use dsk_daemon_engine::KvFormat;
 /// The reasons, the most important first. Each is a clause that can stand alone.
 pub(super) fn of(
     attempt: &Attempt<'_>,
+    devices: &[Share],
     allowed: &[&Candidate],
     machine: &Machine,
     ask: &Ask,
     speeds: &Speeds,
-    context_max: u32,
 ) -> Vec<String> {
-    let mut reasons = vec![choice(attempt, allowed, machine, ask)];
+    let mut reasons = vec![choice(attempt, devices, allowed, machine, ask)];
     reasons.extend(passed_over(attempt, allowed, machine, ask));
-    reasons.extend(context(attempt, ask, context_max));
+    reasons.extend(context(attempt, ask));
     if attempt.kv == KvFormat::Q8_0 && ask.kv.is_none() {
         let tokens = attempt.context;
         reasons.push(format!("keys and values in 8 bits, so that {tokens} tokens of context fit"));
     }
-    if attempt.class != Class::Vram && speeds.decode_tps < SPEED_FLOOR {
+    if speeds.decode_tps < SPEED_FLOOR {
         let tps = speeds.decode_tps;
         reasons.push(format!("slow: about {tps:.1} tokens a second; a smaller size is faster"));
     }
@@ -34,26 +34,39 @@ pub(super) fn of(
     reasons
 }
 
-fn choice(attempt: &Attempt<'_>, allowed: &[&Candidate], machine: &Machine, ask: &Ask) -> String {
+fn choice(
+    attempt: &Attempt<'_>,
+    devices: &[Share],
+    allowed: &[&Candidate],
+    machine: &Machine,
+    ask: &Ask,
+) -> String {
     let label = &attempt.candidate.label;
+    let gpus = names(devices, machine);
     let place = match attempt.class {
-        Class::Vram => "wholly in the memory of the GPU",
-        Class::Split => "partly in the memory of the GPU",
-        Class::Ram if place::gpus(machine).is_empty() => "in RAM",
-        Class::Ram => "in RAM, as the GPU has too little room",
-    };
-    let place = match (attempt.class, place::gpus(machine).len()) {
-        (Class::Vram | Class::Split, 2..) => place.replace("the GPU", "the GPUs"),
-        _ => place.to_owned(),
+        Class::Vram => format!("wholly in the memory of {gpus}"),
+        Class::Split => format!("partly in the memory of {gpus}"),
+        Class::Ram if place::gpus(machine).is_empty() => "in RAM".to_owned(),
+        Class::Ram => "in RAM, as no GPU has the room".to_owned(),
     };
     match (&ask.quant, allowed.len()) {
         (Some(_), _) => format!("{label} was asked for; it lies {place}"),
         (None, 1) => format!("{label} is the only variant; it lies {place}"),
-        (None, _) if attempt.class != Class::Vram && !attempt.floor => {
-            format!("{label} is the smallest variant that will do; it lies {place}")
+        (None, _) if !attempt.floor => {
+            format!("{label} is the smallest good variant, as none is fast; it lies {place}")
         }
-        (None, _) => format!("{label} is the best quality that fits {place}"),
+        (None, _) => format!("{label} is the best quality that is fast and fits {place}"),
     }
+}
+
+/// The GPUs that are used, by name.
+fn names(devices: &[Share], machine: &Machine) -> String {
+    let name = |share: &Share| match share.device {
+        Device::Cpu => None,
+        Device::Gpu(index) => machine.gpus.iter().find(|gpu| gpu.index == index),
+    };
+    let names: Vec<_> = devices.iter().filter_map(name).map(|gpu| gpu.name.as_str()).collect();
+    names.join(" and ")
 }
 
 /// The next better variant, and what keeps it from being the one.
@@ -64,31 +77,36 @@ fn passed_over(
     ask: &Ask,
 ) -> Option<String> {
     let own = allowed.iter().position(|one| one.label == attempt.candidate.label)?;
-    let better = *allowed.get(own.checked_sub(1)?)?;
-    let takes = place::ram_bytes(better, attempt.context, attempt.kv, machine, ask).total();
+    let candidate = *allowed.get(own.checked_sub(1)?)?;
+    let better = Attempt { candidate, floor: false, ..*attempt };
+    let label = &candidate.label;
+    if let Some((_, speeds)) = place::place(&better, machine, ask) {
+        let tps = speeds.decode_tps;
+        return Some(format!("{label} fits as well, with {tps:.1} tokens a second"));
+    }
+    let takes = place::ram_bytes(candidate, attempt.context, attempt.kv, machine, ask).total();
     let room = match attempt.class {
         Class::Ram => place::ram_room(&machine.memory),
-        _ => place::gpus(machine).into_iter().map(place::gpu_room).fold(0, u64::saturating_add),
+        Class::Vram => place::room_of_gpus(machine),
+        Class::Split => place::room_of_all(machine),
     };
-    let (label, takes) = (&better.label, gigabytes(takes));
-    Some(match room {
-        room if attempt.class == Class::Ram && !attempt.floor => {
-            let _ = room;
-            format!("{label} takes {takes} and is slower still")
-        }
-        room => format!("{label} takes {takes}, of {} that can be had there", gigabytes(room)),
-    })
+    Some(format!(
+        "{label} takes {}, of {} that can be had there",
+        gigabytes(takes),
+        gigabytes(room)
+    ))
 }
 
-fn context(attempt: &Attempt<'_>, ask: &Ask, context_max: u32) -> Option<String> {
+fn context(attempt: &Attempt<'_>, ask: &Ask) -> Option<String> {
+    let most = attempt.candidate.demand.context_max;
     match ask.context {
-        Some(asked) if asked > attempt.context => Some(format!(
-            "the model was made for {context_max} tokens of context; {asked} are more"
-        )),
-        None if attempt.context < CONTEXT_TARGET.min(context_max) => Some(format!(
+        Some(asked) if asked > attempt.context => {
+            Some(format!("the model was made for {most} tokens of context; {asked} are more"))
+        }
+        None if attempt.context < CONTEXT_TARGET.min(most) => Some(format!(
             "{} tokens of context, as {} do not fit",
             attempt.context,
-            CONTEXT_TARGET.min(context_max)
+            CONTEXT_TARGET.min(most)
         )),
         _ => None,
     }
@@ -107,7 +125,7 @@ fn until_gpus_compute(attempt: &Attempt<'_>, machine: &Machine, ask: &Ask) -> St
 }
 
 pub(super) fn misfit(misfit: &Misfit) -> String {
-    let Misfit { variant, context, needed, available, shortfall, alternative } = misfit;
+    let Misfit { variant, context, needed, available, shortfall, .. } = misfit;
     let mut text = format!(
         "{variant} with {context} tokens of context takes {} and {} can be had: {} ({shortfall} \
          bytes) are missing",
@@ -115,7 +133,10 @@ pub(super) fn misfit(misfit: &Misfit) -> String {
         gigabytes(*available),
         gigabytes(*shortfall),
     );
-    if let Some((variant, context)) = alternative {
+    if misfit.fits_alone {
+        text += "; closing other programs would make room";
+    }
+    if let Some((variant, context)) = &misfit.alternative {
         text += &format!("; {variant} with {context} tokens would fit");
     }
     text

@@ -71,7 +71,7 @@ fn any_ask() -> impl Strategy<Value = Ask> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(5000))]
 
     #[test]
     fn no_device_gets_more_than_it_has(
