@@ -104,12 +104,14 @@ pub struct Misfit {
     pub variant: String,
     /// Tokens of context that it was tried with.
     pub context: u32,
-    /// What it takes.
+    /// What it takes, in all.
     pub needed: u64,
-    /// What can be had, of all devices together.
+    /// What of that can be had.
     pub available: u64,
-    /// What is missing, at least.
+    /// With so much more of free RAM it would fit.
     pub shortfall: u64,
+    /// The part that GPUs would hold.
+    pub on_gpus: u64,
     /// It would fit if nothing else used the machine's memory.
     pub fits_alone: bool,
     /// What would fit if the variant or the context were free: variant and context.
@@ -239,10 +241,9 @@ fn misfit(all: &[Candidate], machine: &Machine, ask: &Ask) -> Misfit {
     let context = *contexts(ask).last().unwrap_or(&CONTEXT_TARGET);
     let context = context.min(candidate.demand.context_max.max(1));
     let kv = ask.kv.unwrap_or(KvFormat::Q8_0);
+    let attempt = Attempt { candidate, context, kv, class: Class::Ram, floor: false };
     let needed = place::ram_bytes(candidate, context, kv, machine, ask).total();
-    let available = place::room_of_all(machine);
-    // What does not fit though there is enough in all lies on devices that are too small each.
-    let shortfall = needed.saturating_sub(available).max(1);
+    let (missing, of_ram) = place::missing(&attempt, machine, ask);
     let free = Ask { context: None, quant: None, kv: None, ..ask.clone() };
     let restricted = ask.context.is_some() || ask.quant.is_some() || ask.kv.is_some();
     let alternative = if restricted { first(all, machine, &free) } else { None };
@@ -250,8 +251,9 @@ fn misfit(all: &[Candidate], machine: &Machine, ask: &Ask) -> Misfit {
         variant: candidate.label.clone(),
         context,
         needed,
-        available,
-        shortfall,
+        available: needed.saturating_sub(missing),
+        shortfall: missing.max(1),
+        on_gpus: needed.saturating_sub(of_ram),
         fits_alone: first(std::slice::from_ref(candidate), &unused(machine), ask).is_some(),
         alternative: alternative.map(|fit| (fit.variant, fit.context)),
     }

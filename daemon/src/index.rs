@@ -23,7 +23,7 @@ mod open;
 #[cfg(test)]
 mod tests;
 
-pub use measurements::{Seen, SeenLoad};
+pub use measurements::{Run, Seen};
 
 use describe::Details;
 

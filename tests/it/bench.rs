@@ -121,3 +121,25 @@ fn a_real_model_is_measured() {
     assert!(report["decode_tps"].as_f64().unwrap() > 1.0, "{report}");
     assert!(report["resident_bytes"].as_u64() > report["weights_bytes"].as_u64(), "{report}");
 }
+
+/// What the plan may be wrong by, in bytes.
+const PLAN_ERROR_MAX: f64 = 16.0 * 1024.0 * 1024.0;
+
+#[test]
+fn a_model_takes_what_its_plan_says() {
+    let _alone = one_at_a_time();
+    let folder = home();
+    let path = model("smollm2");
+    let path = path.to_str().unwrap();
+    let mut totals = Vec::new();
+    for (context, kv) in [("2048", "f16"), ("8192", "f16"), ("8192", "q8_0")] {
+        let report = json(folder.path(), path, &["--memory", "--ctx", context, "--kv", kv]);
+        let of = |name: &str| report[name].as_f64().unwrap();
+        let error = of("predicted_bytes") - of("measured_bytes");
+        assert!(error.abs() <= PLAN_ERROR_MAX, "{error}: {report}");
+        totals.push(of("predicted_bytes"));
+    }
+    // A context four times as long, then one in half the bytes: differences far beyond the error.
+    assert!(totals[1] - totals[0] > 5.0 * PLAN_ERROR_MAX, "{totals:?}");
+    assert!(totals[1] - totals[2] > 4.0 * PLAN_ERROR_MAX, "{totals:?}");
+}

@@ -343,7 +343,7 @@ pub fn memory(
     })
     .map_err(LoadError::from)?;
     let mut bench = Bench { model, executor: executor?, load_s: 0.0 };
-    let steps = BenchOptions { prompt_tokens: context.min(512), generate: 2, ..options.clone() };
+    let steps = BenchOptions { prompt_tokens: context.min(256), generate: 2, ..options.clone() };
     speed::measure(&mut bench, &BenchOptions { repetitions: 1, ..steps }, progress)?;
     let predicted = bench.executor.bytes();
     Ok(MemoryReport {

@@ -13,6 +13,7 @@ use dsk_kernels::kv::KvType;
 use serde::{Deserialize, Serialize};
 
 use crate::conversation::Request;
+use crate::demand::Demand;
 use crate::event::{Event, Failure, FailureKind};
 use crate::executor::{self, Bytes, Executor, ExecutorError, ExecutorKind};
 use crate::model::{Model, ModelError};
@@ -122,6 +123,15 @@ pub struct Loaded {
     pub fill: bool,
     /// What runs the arithmetic.
     pub executor: String,
+    /// How keys and values are kept.
+    #[serde(default)]
+    pub kv: KvFormat,
+    /// How long it took to load, in seconds.
+    #[serde(default)]
+    pub load_seconds: f64,
+    /// What it takes for other contexts, where the executor works by a plan.
+    #[serde(default)]
+    pub demand: Option<Demand>,
 }
 
 /// Why a model could not be loaded.
@@ -192,12 +202,15 @@ impl Engine {
         options: &LoadOptions,
         progress: &mut dyn FnMut(f32),
     ) -> Result<Engine, LoadError> {
+        let started = Instant::now();
         progress(0.0);
         let template = prompt::compile(options.template.as_deref())?;
         let (model, executor) =
             Model::open_while(path, |network| executor::open(network, options, progress))?;
         let executor = executor?;
-        let engine = Engine::start(Prompter::new(Arc::new(model), template), executor)?;
+        let mut engine = Engine::start(Prompter::new(Arc::new(model), template), executor)?;
+        engine.loaded.kv = options.kv;
+        engine.loaded.load_seconds = started.elapsed().as_secs_f64();
         progress(1.0);
         Ok(engine)
     }
@@ -271,6 +284,9 @@ fn describe(prompter: &Prompter, executor: &dyn Executor) -> Loaded {
         tools: features.tools,
         fill: prompter.can_fill(),
         executor: executor.name().to_owned(),
+        kv: KvFormat::default(),
+        load_seconds: 0.0,
+        demand: executor.demand().cloned(),
     }
 }
 

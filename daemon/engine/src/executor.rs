@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::demand::Demand;
 use crate::engine::{LoadError, LoadOptions};
 use crate::model::Network;
 use candle::{CandleExecutor, Precision};
@@ -153,6 +154,10 @@ pub trait Executor: Send {
     fn release(&mut self, sequence: SequenceId);
     /// What it takes in memory.
     fn bytes(&self) -> Bytes;
+    /// What its model takes for other contexts, where it works by a plan.
+    fn demand(&self) -> Option<&Demand> {
+        None
+    }
 }
 
 /// Which code runs a model's arithmetic.

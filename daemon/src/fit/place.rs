@@ -147,6 +147,17 @@ pub(super) fn place(
     (!attempt.floor || speeds.decode_tps >= SPEED_FLOOR).then_some((shares, speeds))
 }
 
+/// What RAM lacks for a variant, in the way in which it lacks least; what that way takes of RAM.
+pub(super) fn missing(attempt: &Attempt<'_>, machine: &Machine, ask: &Ask) -> (u64, u64) {
+    let bytes = ram_bytes(attempt.candidate, attempt.context, attempt.kv, machine, ask);
+    let own = machine.gpus.iter().filter(|gpu| !gpu.shared_memory).cloned().collect();
+    let apart = Machine { gpus: own, ..machine.clone() };
+    let split = split(attempt, &apart, ask, bytes).map(|(shares, _)| shares[0].total());
+    let needed = split.map_or(bytes.total(), |split| split.min(bytes.total()));
+    let wanted = needed.saturating_add(ram_reserve(&machine.memory));
+    (wanted.saturating_sub(ram_available(&machine.memory)), needed)
+}
+
 /// What a variant takes in RAM, when all of it lies there.
 pub(super) fn ram_bytes(
     candidate: &Candidate,
@@ -156,7 +167,9 @@ pub(super) fn ram_bytes(
     ask: &Ask,
 ) -> Bytes {
     let threads = machine.cpu.threads.max(1);
-    candidate.demand.bytes(&Limits::new(context, ask.sequences.max(1), threads, kv))
+    let bytes = candidate.demand.bytes(&Limits::new(context, ask.sequences.max(1), threads, kv));
+    let excess = candidate.measured.map_or(0, |seen| seen.excess_bytes);
+    Bytes { runtime: bytes.runtime.saturating_add(excess), ..bytes }
 }
 
 fn in_ram(attempt: &Attempt<'_>, bytes: Bytes) -> (Vec<Share>, Vec<Part>) {
@@ -344,15 +357,19 @@ pub(super) fn gpu_room(gpu: &Gpu) -> u64 {
 
 /// What a model may take of RAM.
 pub(super) fn ram_room(memory: &Memory) -> u64 {
-    let total = memory.limit.map_or(memory.total, |limit| limit.min(memory.total));
-    let reserve = (total / RAM_RESERVE_SHARE).min(RAM_RESERVE_MAX);
-    memory.available.min(total).saturating_sub(reserve)
+    ram_available(memory).saturating_sub(ram_reserve(memory))
 }
 
-/// What a model may take of everything.
-pub(super) fn room_of_all(machine: &Machine) -> u64 {
-    let own = gpus(machine).into_iter().filter(|gpu| !gpu.shared_memory);
-    own.map(gpu_room).fold(ram_room(&machine.memory), u64::saturating_add)
+fn ram_total(memory: &Memory) -> u64 {
+    memory.limit.map_or(memory.total, |limit| limit.min(memory.total))
+}
+
+fn ram_available(memory: &Memory) -> u64 {
+    memory.available.min(ram_total(memory))
+}
+
+fn ram_reserve(memory: &Memory) -> u64 {
+    (ram_total(memory) / RAM_RESERVE_SHARE).min(RAM_RESERVE_MAX)
 }
 
 /// What a model's layers may take of GPUs.

@@ -88,7 +88,9 @@ fn passed_over(
     let room = match attempt.class {
         Class::Ram => place::ram_room(&machine.memory),
         Class::Vram => place::room_of_gpus(machine),
-        Class::Split => place::room_of_all(machine),
+        Class::Split => {
+            place::room_of_gpus(machine).saturating_add(place::ram_room(&machine.memory))
+        }
     };
     Some(format!(
         "{label} takes {}, of {} that can be had there",
@@ -128,7 +130,7 @@ pub(super) fn misfit(misfit: &Misfit) -> String {
     let Misfit { variant, context, needed, available, shortfall, .. } = misfit;
     let mut text = format!(
         "{variant} with {context} tokens of context takes {} and {} can be had: {} ({shortfall} \
-         bytes) are missing",
+         bytes) of RAM are missing",
         gigabytes(*needed),
         gigabytes(*available),
         gigabytes(*shortfall),

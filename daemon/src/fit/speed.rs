@@ -80,6 +80,9 @@ pub struct Measured {
     pub prefill_tps: Option<f64>,
     /// Tokens generated a second.
     pub decode_tps: Option<f64>,
+    /// Bytes that it took beyond what was promised.
+    #[serde(default)]
+    pub excess_bytes: u64,
 }
 
 /// What this machine's CPU does, as the models that ran on it have shown. Absent is what is not known.
@@ -113,7 +116,7 @@ pub struct Sample {
 impl Sample {
     /// Everything that was seen is a positive number.
     fn makes_sense(&self) -> bool {
-        let Measured { load_seconds, prefill_tps, decode_tps } = self.measured;
+        let Measured { load_seconds, prefill_tps, decode_tps, .. } = self.measured;
         let positive = |value: f64| value.is_normal() && value > 0.0;
         self.read > 0
             && self.layers > 0

@@ -133,10 +133,13 @@ proptest! {
         let candidates = candidates(size);
         if let Err(misfit) = fit(&candidates, &machine, &Ask::default()) {
             let mut larger = machine.clone();
-            // Reserves grow with the memory, by a twentieth.
-            let more = misfit.shortfall + misfit.shortfall / 10 + GB + misfit.needed / 10;
-            larger.memory.total += more;
-            larger.memory.available += more;
+            larger.memory.available += misfit.shortfall;
+            if larger.memory.available > larger.memory.total {
+                // The reserve grows with the memory, by a twentieth.
+                let more = misfit.shortfall + misfit.shortfall / 19 + 1;
+                larger.memory.available = machine.memory.available + more;
+                larger.memory.total = larger.memory.total.max(larger.memory.available);
+            }
             prop_assert!(fit(&candidates, &larger, &Ask::default()).is_ok(), "{misfit}");
         }
     }
@@ -188,10 +191,17 @@ fn a_gpu_that_is_broken_or_too_old_or_of_another_maker_is_not_planned_for() {
 fn what_was_seen_of_a_model_comes_before_what_is_computed() {
     let machine = machine(64 * GB, 60 * GB, Vec::new());
     let mut candidates = candidates("1.5b");
-    let seen =
-        Measured { decode_tps: Some(12.5), prefill_tps: Some(99.0), load_seconds: Some(0.7) };
+    let seen = Measured {
+        decode_tps: Some(12.5),
+        prefill_tps: Some(99.0),
+        load_seconds: Some(0.7),
+        excess_bytes: 1000,
+    };
     candidates.iter_mut().for_each(|one| one.measured = Some(seen));
     let plan = fit(&candidates, &machine, &Ask::default()).unwrap();
+    candidates.iter_mut().for_each(|one| one.measured = None);
+    let without = fit(&candidates, &machine, &Ask::default()).unwrap();
+    assert_eq!(plan.total_bytes(), without.total_bytes() + 1000);
     let expected =
         Speeds { load_seconds: 0.7, prefill_tps: 99.0, decode_tps: 12.5, basis: Basis::Measured };
     assert_eq!(plan.speeds, expected);

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dsk_daemon_api::{ApiError, ErrorCode};
-use dsk_daemon_engine::{self as engine, Event, Usage};
-use dsk_registry::Name;
+use dsk_daemon_engine::{self as engine, Event, Loaded, Usage};
 use futures_util::{FutureExt, StreamExt};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -15,7 +14,7 @@ use super::answer::{self, Start, Started};
 use super::facts::Facts;
 use super::{Http, failure};
 use crate::KeepAlive;
-use crate::index::Index;
+use crate::index::{Index, Run};
 use crate::models::ModelSpec;
 use crate::scheduler::Wants;
 
@@ -69,11 +68,12 @@ pub(crate) fn begin(
         })?;
         let load = lease.load_duration;
         record.ready(load);
-        let (index, name) = (http.service.index.clone(), model.spec.name.clone());
+        let (index, spec) = (http.service.index.clone(), Arc::clone(&model.spec));
+        let loaded = lease.loaded().clone();
         let events = lease.submit(request).inspect(move |event| {
             record.event(event);
             if let Event::Done(done) = event {
-                count(&index, &name, &done.usage);
+                count(&index, &spec, &loaded, &done.usage);
             }
         });
         answer::told(Started { events: events.boxed(), load }).await
@@ -81,11 +81,19 @@ pub(crate) fn begin(
     .boxed()
 }
 
-/// Counts a request that ended well. An answer never waits for the index.
-fn count(index: &Index, name: &Name, usage: &Usage) {
-    let (index, name, usage) = (index.clone(), name.clone(), *usage);
+/// Counts a request that ended well, and notes how fast it was. An answer never waits for the index.
+fn count(index: &Index, spec: &ModelSpec, loaded: &Loaded, usage: &Usage) {
+    let (index, name) = (index.clone(), spec.name.clone());
+    let run = Run {
+        model: spec.model_digest,
+        file_bytes: spec.model_bytes,
+        loaded: loaded.clone(),
+        usage: *usage,
+        resident: None,
+    };
     tokio::spawn(async move {
-        if let Err(error) = index.record_use(&name, &usage).await {
+        let counted = index.record_use(&name, &run.usage).await;
+        if let Err(error) = counted.and(index.record_run(run).await) {
             tracing::warn!(%error, "a request was not counted");
         }
     });

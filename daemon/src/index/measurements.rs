@@ -1,12 +1,12 @@
-//! What was seen of models on this machine: how long they take to load, how fast they read and write,
-//! what they hold in memory. Later plans are made from it.
+//! What was seen of models on this machine, by weights, device, context and kind of keys and values: how long
+//! they take to load, how fast they read and write, what they hold in memory. Later plans are made from it.
 //!
 //! A figure moves a quarter of the way to each new one, so that one slow moment does not count for long
 //! and a machine that changed is believed soon.
 
 use std::collections::BTreeMap;
 
-use dsk_daemon_engine::{Demand, Usage};
+use dsk_daemon_engine::{Loaded, Usage};
 use dsk_registry::Digest;
 use rusqlite::{Connection, params};
 
@@ -18,61 +18,57 @@ const WEIGHT: f64 = 0.25;
 /// Fewer tokens than these say little of a speed.
 const PROMPT_TOKENS_MIN: u32 = 64;
 const OUTPUT_TOKENS_MIN: u32 = 16;
-/// Models that calibration looks at: the ones seen last.
+/// Rows that calibration looks at: the ones seen last.
 const SAMPLES_MAX: usize = 64;
 
 pub(super) const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS measurements (
-        model TEXT PRIMARY KEY,      -- the digest of the weights
+        model TEXT NOT NULL,         -- the digest of the weights
+        device TEXT NOT NULL,        -- cpu
+        context INTEGER NOT NULL,    -- tokens
+        kv TEXT NOT NULL,            -- how keys and values were kept
         seen INTEGER NOT NULL,       -- counts up: the larger, the later
         read INTEGER NOT NULL,       -- bytes of weights for a token
         layers INTEGER NOT NULL,
         parameters INTEGER NOT NULL,
         file_bytes INTEGER NOT NULL,
+        predicted_bytes INTEGER NOT NULL,
+        measured_bytes INTEGER,      -- the most that was seen
         load_seconds REAL,
         prefill_tps REAL,
-        decode_tps REAL
+        decode_tps REAL,
+        PRIMARY KEY (model, device, context, kv)
     ) WITHOUT ROWID;
 ";
 
-/// What a load has shown.
+/// A request that went well, and what its model was loaded as.
 #[derive(Debug, Clone)]
-pub struct SeenLoad {
+pub struct Run {
     /// The digest of the weights.
     pub model: Digest,
-    /// What the model takes.
-    pub demand: Demand,
-    /// The size of its file.
+    /// The size of their file.
     pub file_bytes: u64,
-    /// How long it took.
-    pub seconds: f64,
+    /// What the runner says of the model.
+    pub loaded: Loaded,
+    /// What the request took.
+    pub usage: Usage,
+    /// The memory that only the runner has; `None` where the kernel does not say.
+    pub resident: Option<u64>,
 }
 
-/// Everything that is known of this machine's speed.
+/// Everything that is known of this machine.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
-    /// By the digest of the weights.
+    /// By the digest of the weights, as the model ran last.
     pub models: BTreeMap<Digest, Measured>,
     /// What follows for models that did not run yet.
     pub calibration: Calibration,
 }
 
 impl Index {
-    /// Notes a load that went well.
-    pub async fn record_load(&self, seen: SeenLoad) -> Result<(), IndexError> {
-        self.blocking(move |connection| record_load(connection, &seen)).await
-    }
-
-    /// Notes the speeds of a request that went well, of a model of which a load was noted.
-    pub async fn record_speed(&self, model: &Digest, usage: &Usage) -> Result<(), IndexError> {
-        let (model, usage) = (*model, *usage);
-        self.blocking(move |connection| {
-            let prefill = speed(usage.prompt_tokens, PROMPT_TOKENS_MIN, usage.prompt_ns);
-            let decode = speed(usage.output_tokens, OUTPUT_TOKENS_MIN, usage.output_ns);
-            moved(connection, &model, "prefill_tps", prefill)?;
-            moved(connection, &model, "decode_tps", decode)
-        })
-        .await
+    /// Notes what a request has shown.
+    pub async fn record_run(&self, run: Run) -> Result<(), IndexError> {
+        self.blocking(move |connection| record(connection, &run)).await
     }
 
     /// What is known.
@@ -87,44 +83,50 @@ fn speed(tokens: u32, least: u32, nanoseconds: u64) -> Option<f64> {
     enough.then(|| f64::from(tokens) * 1e9 / nanoseconds as f64)
 }
 
-fn record_load(connection: &Connection, seen: &SeenLoad) -> Result<(), IndexError> {
+fn record(connection: &Connection, run: &Run) -> Result<(), IndexError> {
+    // Only plans are compared with what happens.
+    let Some(demand) = &run.loaded.demand else { return Ok(()) };
+    let (loaded, usage) = (&run.loaded, &run.usage);
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let positive = |value: f64| Some(value).filter(|value| value.is_normal() && *value > 0.0);
     connection.execute(
-        "INSERT INTO measurements (model, seen, read, layers, parameters, file_bytes)
-         VALUES (?1, (SELECT COALESCE(MAX(seen), 0) + 1 FROM measurements), ?2, ?3, ?4, ?5)
-         ON CONFLICT (model) DO UPDATE SET seen = excluded.seen",
+        "INSERT INTO measurements (model, device, context, kv, seen, read, layers, parameters, file_bytes,
+             predicted_bytes, measured_bytes, load_seconds, prefill_tps, decode_tps)
+         VALUES (?1, 'cpu', ?2, ?3, (SELECT COALESCE(MAX(seen), 0) + 1 FROM measurements),
+             ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+         ON CONFLICT (model, device, context, kv) DO UPDATE SET
+             seen = excluded.seen,
+             predicted_bytes = excluded.predicted_bytes,
+             measured_bytes = MAX(COALESCE(measured_bytes, 0), COALESCE(excluded.measured_bytes, 0)),
+             load_seconds = COALESCE(load_seconds + (excluded.load_seconds - load_seconds) * ?13,
+                 excluded.load_seconds, load_seconds),
+             prefill_tps = COALESCE(prefill_tps + (excluded.prefill_tps - prefill_tps) * ?13,
+                 excluded.prefill_tps, prefill_tps),
+             decode_tps = COALESCE(decode_tps + (excluded.decode_tps - decode_tps) * ?13,
+                 excluded.decode_tps, decode_tps)",
         params![
-            seen.model.to_string(),
-            number(seen.demand.read_per_token()),
-            number(seen.demand.layers.len() as u64),
-            number(seen.demand.parameters),
-            number(seen.file_bytes),
+            run.model.to_string(),
+            loaded.context_length,
+            format!("{:?}", loaded.kv),
+            number(demand.read_per_token()),
+            number(demand.layers.len() as u64),
+            number(demand.parameters),
+            number(run.file_bytes),
+            number(loaded.bytes.total()),
+            run.resident.map(number),
+            positive(loaded.load_seconds),
+            speed(usage.prompt_tokens, PROMPT_TOKENS_MIN, usage.prompt_ns).and_then(positive),
+            speed(usage.output_tokens, OUTPUT_TOKENS_MIN, usage.output_ns).and_then(positive),
+            WEIGHT,
         ],
     )?;
-    moved(connection, &seen.model, "load_seconds", Some(seen.seconds))
-}
-
-/// Moves a figure towards a new one, or takes it where there was none.
-fn moved(
-    connection: &Connection,
-    model: &Digest,
-    column: &'static str,
-    value: Option<f64>,
-) -> Result<(), IndexError> {
-    let Some(value) = value.filter(|value| value.is_normal() && *value > 0.0) else {
-        return Ok(());
-    };
-    let text = format!(
-        "UPDATE measurements SET {column} = COALESCE({column} + (?2 - {column}) * ?3, ?2)
-         WHERE model = ?1"
-    );
-    connection.execute(&text, params![model.to_string(), value, WEIGHT])?;
     Ok(())
 }
 
 fn seen(connection: &Connection) -> Result<Seen, IndexError> {
     let mut query = connection.prepare(
-        "SELECT model, read, layers, parameters, file_bytes, load_seconds, prefill_tps, decode_tps
+        "SELECT model, read, layers, parameters, file_bytes, load_seconds, prefill_tps, decode_tps,
+             measured_bytes - predicted_bytes
          FROM measurements ORDER BY seen DESC LIMIT ?1",
     )?;
     let rows = query.query_map([SAMPLES_MAX as i64], |row| {
@@ -133,6 +135,10 @@ fn seen(connection: &Connection) -> Result<Seen, IndexError> {
             load_seconds: row.get(5)?,
             prefill_tps: row.get(6)?,
             decode_tps: row.get(7)?,
+            // A context that was not filled takes less than was promised, which says nothing.
+            excess_bytes: row
+                .get::<_, Option<i64>>(8)?
+                .map_or(0, |more| more.max(0).unsigned_abs()),
         };
         let sample = Sample {
             read: number(1)?,
@@ -145,13 +151,20 @@ fn seen(connection: &Connection) -> Result<Seen, IndexError> {
     })?;
     let samples = rows.collect::<Result<Vec<_>, _>>()?;
     let all: Vec<_> = samples.iter().map(|(_, sample)| *sample).collect();
-    let models = samples.into_iter().map(|(model, sample)| (model, sample.measured)).collect();
+    let mut models = BTreeMap::new();
+    for (model, sample) in samples {
+        let latest = models.entry(model).or_insert(sample.measured);
+        latest.excess_bytes = latest.excess_bytes.max(sample.measured.excess_bytes);
+    }
     Ok(Seen { models, calibration: Calibration::of(&all) })
 }
 
 #[cfg(test)]
 mod tests {
+    use dsk_daemon_engine::Demand;
+
     use super::*;
+    use crate::runner::scripted;
 
     fn usage(prompt: (u32, f64), output: (u32, f64)) -> Usage {
         let nanoseconds = |tokens: u32, tps: f64| (f64::from(tokens) / tps * 1e9) as u64;
@@ -164,29 +177,44 @@ mod tests {
         }
     }
 
+    fn run(load_seconds: f64, usage: Usage, resident: u64) -> Run {
+        let demand = Demand { layers: vec![1000; 4], head: 500, ..Demand::default() };
+        let loaded = Loaded { load_seconds, demand: Some(demand), ..scripted::loaded(4096) };
+        let model = Digest::of(b"weights");
+        Run { model, file_bytes: 5000, loaded, usage, resident: Some(resident) }
+    }
+
     #[tokio::test]
     async fn figures_move_a_quarter_of_the_way() {
         let folder = tempfile::tempdir().unwrap();
         let index = Index::open(&folder.path().join("index.db")).unwrap();
-        let model = Digest::of(b"weights");
-        // Nothing is noted of a model whose load was not.
-        index.record_speed(&model, &usage((100, 50.0), (100, 10.0))).await.unwrap();
         assert!(index.seen().await.unwrap().models.is_empty());
-        let demand = Demand { layers: vec![1000; 4], head: 500, ..Demand::default() };
-        for seconds in [2.0, 4.0] {
-            let seen = SeenLoad { model, demand: demand.clone(), file_bytes: 5000, seconds };
-            index.record_load(seen).await.unwrap();
+        let promised = scripted::loaded(4096).bytes.total();
+        for run in [
+            run(2.0, usage((100, 50.0), (100, 10.0)), promised - 5),
+            run(4.0, usage((64, 100.0), (16, 20.0)), promised + 7),
+            // Too few tokens to tell.
+            run(2.5, usage((1, 9000.0), (15, 9000.0)), 1),
+        ] {
+            index.record_run(run).await.unwrap();
         }
-        index.record_speed(&model, &usage((100, 50.0), (100, 10.0))).await.unwrap();
-        // Too few tokens to tell.
-        index.record_speed(&model, &usage((1, 9000.0), (15, 9000.0))).await.unwrap();
-        index.record_speed(&model, &usage((64, 100.0), (16, 20.0))).await.unwrap();
         let seen = index.seen().await.unwrap();
-        let measured = seen.models[&model];
+        let measured = seen.models[&Digest::of(b"weights")];
         let close = |found: Option<f64>, wanted: f64| (found.unwrap() - wanted).abs() < 1e-3;
         assert!(close(measured.load_seconds, 2.5), "{measured:?}");
         assert!(close(measured.prefill_tps, 62.5), "{measured:?}");
         assert!(close(measured.decode_tps, 12.5), "{measured:?}");
+        assert_eq!(measured.excess_bytes, 7);
         assert!(seen.calibration.load_rate.is_some(), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn an_executor_without_a_plan_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let index = Index::open(&folder.path().join("index.db")).unwrap();
+        let mut run = run(2.0, usage((100, 50.0), (100, 10.0)), 1);
+        run.loaded.demand = None;
+        index.record_run(run).await.unwrap();
+        assert!(index.seen().await.unwrap().models.is_empty());
     }
 }

@@ -15,8 +15,8 @@ use std::{
 };
 
 use dsk_daemon_engine::{
-    Bytes, Done, Event, Failure, FailureKind, FinishReason, LoadOptions, Loaded, Options, Prompt,
-    Request, RequestId, TemplateOrigin, Usage,
+    Bytes, Done, Event, Failure, FailureKind, FinishReason, KvFormat, LoadOptions, Loaded, Options,
+    Prompt, Request, RequestId, TemplateOrigin, Usage,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -200,6 +200,9 @@ pub(crate) fn loaded(context_length: u32) -> Loaded {
         tools: false,
         fill: false,
         executor: "script".to_owned(),
+        kv: KvFormat::default(),
+        load_seconds: 0.1,
+        demand: None,
     }
 }
 

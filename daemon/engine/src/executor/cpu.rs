@@ -15,6 +15,7 @@ use dsk_kernels::rope::Rope;
 use dsk_kernels::shared::Shared;
 
 use super::{Batch, Bytes, Executor, ExecutorError, Logits, SequenceId};
+use crate::demand::Demand;
 use crate::engine::{LoadError, LoadOptions};
 use crate::model::{Header, Network};
 use crate::plan::{Limits, Op, PanelChunk, Plan, chunks_of};
@@ -180,6 +181,10 @@ impl Executor for CpuExecutor {
 
     fn bytes(&self) -> Bytes {
         self.plan.bytes()
+    }
+
+    fn demand(&self) -> Option<&Demand> {
+        Some(self.plan.demand())
     }
 }
 

@@ -208,7 +208,9 @@ async fn lists_in_a_circle_or_without_end_stop() {
             })
         })
     };
-    for link in ["/v2/library/m/tags/list?n=1000", "?n=1000", "http://elsewhere.example/", "http://"] {
+    for link in
+        ["/v2/library/m/tags/list?n=1000", "?n=1000", "http://elsewhere.example/", "http://"]
+    {
         let script = circle(link).await;
         let error = variants(&script.url, "m:7b", &Hints::default()).await.unwrap_err();
         assert!(matches!(error, ClientError::Protocol { .. }), "{error}");
