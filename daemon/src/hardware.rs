@@ -1,92 +1,38 @@
-//! What this machine has: memory and GPUs. Neither is cached; both are cheap to ask.
+//! What this machine has: processor, memory, GPUs, disk.
+//!
+//! Every reader takes the [`Roots`] of a machine, so that a folder can stand for another one, and
+//! believes nothing: of two figures that contradict each other the tighter one holds. [`Monitor`] is
+//! for a process that lives on, [`Machine::read`] for one that asks once, [`Memory::read`] is cheap
+//! enough for every decision.
 
-use nvml_wrapper::Nvml;
-use serde::Serialize;
-use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 
+mod bandwidth;
+mod cgroup;
+mod cpu;
+mod disk;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod gpu;
 mod machine;
+mod memory;
+mod monitor;
+mod roots;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use machine::{Cpu, Disk, Gpu, Machine, Memory, Vendor};
+pub use monitor::Monitor;
+pub use roots::Roots;
 
-impl Memory {
-    /// A machine that does not say: no load is refused for want of memory.
-    fn unknown() -> Memory {
-        Memory { total: u64::MAX, available: u64::MAX, ..Memory::default() }
-    }
-
-    /// Reads the current figures.
-    pub fn read() -> Memory {
-        let kind = RefreshKind::nothing().with_memory(MemoryRefreshKind::everything());
-        let Ok(system) = System::new_with_specifics(kind) else { return Memory::unknown() };
-        let (total, available) = (system.total_memory(), system.available_memory());
-        match system.cgroup_limits() {
-            Some(limits) if limits.total_memory > 0 => Memory {
-                total: total.min(limits.total_memory),
-                available: available.min(limits.free_memory),
-                limit: Some(limits.total_memory),
-                ..Memory::default()
-            },
-            _ => Memory { total, available, ..Memory::default() },
-        }
-    }
-}
-
-/// What the machine has, in one look.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Hardware {
-    /// Threads the processor runs at once.
-    pub cpus: usize,
-    /// RAM.
-    pub memory: Memory,
-    /// NVIDIA GPUs; none when there is no driver, which is normal.
-    pub gpus: Vec<Gpu>,
-}
-
-impl Hardware {
-    /// Looks. Blocking: the GPU driver may take a while to wake.
-    pub fn probe() -> Hardware {
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        Hardware { cpus, memory: Memory::read(), gpus: gpus().unwrap_or_default() }
-    }
-}
-
-/// The GPUs, or `None` without a driver. A GPU that fails to answer is left out.
-fn gpus() -> Option<Vec<Gpu>> {
-    let nvml = Nvml::init().ok()?;
-    let driver = nvml.sys_driver_version().unwrap_or_default();
-    let gpu = |index| {
-        let device = nvml.device_by_index(index).ok()?;
-        let memory = device.memory_info().ok()?;
-        Some(Gpu {
-            index,
-            vendor: Vendor::Nvidia,
-            name: device.name().ok()?,
-            bus: device.pci_info().ok().map(|pci| pci.bus_id),
-            memory_total: memory.total,
-            memory_free: memory.free.min(memory.total),
-            memory_others: 0,
-            shared_memory: false,
-            compute_capability: None,
-            driver: Some(driver.clone()),
-            utilization_percent: None,
-            bandwidth: None,
-            fault: None,
-        })
-    };
-    Some((0..nvml.device_count().ok()?).filter_map(gpu).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn this_machine_has_memory_and_processors() {
-        let hardware = Hardware::probe();
-        assert!(hardware.cpus >= 1);
-        assert!(hardware.memory.total > 0);
-        assert!(hardware.memory.available <= hardware.memory.total);
-    }
+/// The memory that a process holds, in bytes, as the kernel counts it: pages it shares with others
+/// and mapped files included. `None` when there is no such process, or the system does not say.
+pub fn process_memory(pid: u32) -> Option<u64> {
+    let pid = Pid::from_u32(pid);
+    let mut system = System::new_with_specifics(RefreshKind::nothing()).ok()?;
+    let kind = ProcessRefreshKind::nothing().with_memory();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, kind);
+    system.process(pid).map(sysinfo::Process::memory).filter(|bytes| *bytes > 0)
 }

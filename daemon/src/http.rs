@@ -95,6 +95,7 @@ fn dsk_routes() -> Router<Arc<Http>> {
         .route("/metrics", get(dsk::metrics::text))
         .route("/ui", get(dsk::page))
         .route("/api/dsk/version", get(dsk::version))
+        .route("/api/dsk/machine", get(dsk::machine))
         .route("/api/dsk/status", get(dsk::status))
         .route("/api/dsk/logs", get(dsk::logs::logs))
 }

@@ -20,7 +20,6 @@ pub mod listeners;
 pub mod logs;
 mod metrics;
 pub mod models;
-mod process;
 pub mod runner;
 pub mod scheduler;
 mod server;

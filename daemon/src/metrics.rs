@@ -264,7 +264,8 @@ impl Looked {
                 self.bytes.with_label_values(labels).set(whole(*bytes));
             }
         }
-        self.process.set(whole(crate::process::resident_bytes()));
+        let own = crate::hardware::process_memory(std::process::id());
+        self.process.set(whole(own.unwrap_or(0)));
     }
 }
 

@@ -11,6 +11,7 @@ use dsk_registry::{Client, ClientConfig, ClientError, Store, StoreError, StoreLo
 
 use crate::{
     config::Config,
+    hardware::Monitor,
     index::{Index, IndexError},
     logs::Ring,
     metrics::Metrics,
@@ -36,6 +37,8 @@ pub struct Service {
     pub(crate) logs: Ring,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
+    /// What the machine has.
+    pub machine: Monitor,
     /// When it started.
     pub started: Instant,
     /// One process owns a store, as long as this lives.
@@ -106,6 +109,7 @@ impl Service {
             ),
             logs,
             metrics,
+            machine: Monitor::new(store.root().to_owned()),
             started: Instant::now(),
             config,
             store,

@@ -2,9 +2,11 @@
 
 mod checks;
 mod daemon;
+mod machine;
 
 use clap::Args;
 use dsk_daemon::config::{Config, Files, ProcessEnv};
+use dsk_daemon::hardware::Machine;
 use serde::Serialize;
 
 use super::serve::ConfigFlags;
@@ -89,8 +91,14 @@ async fn examine(shared: &Shared, args: &DoctorArgs) -> Vec<Finding> {
         findings.push(checks::space(&config.models));
         findings.push(checks::sync_latency(&config.models));
     }
-    findings.extend(checks::hardware(&dsk_daemon::hardware::Hardware::probe()));
-    findings.push(match Connection::open(shared) {
+    let connection = Connection::open(shared);
+    let models = config.as_ref().ok().map(|config| config.models.as_path());
+    let answer = match &connection {
+        Ok(connection) => daemon::machine(connection).await,
+        Err(_) => None,
+    };
+    findings.extend(machine::machine(&answer.unwrap_or_else(|| Machine::read(models))));
+    findings.push(match connection {
         Ok(connection) => daemon::daemon(&connection).await,
         Err(error) => Finding::fail("daemon", format!("{error:#}"), "correct the address"),
     });

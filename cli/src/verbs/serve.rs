@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -92,6 +93,9 @@ impl ConfigFlags {
     }
 }
 
+/// How long files that are being written when everything else has ended may take.
+const LAST_THREADS_WAIT: Duration = Duration::from_secs(5);
+
 pub(crate) fn serve(shared: &Shared, args: &ServeArgs) -> anyhow::Result<Exit> {
     if args.detached {
         rustix::process::setsid().context("cannot leave the terminal's session")?;
@@ -102,12 +106,15 @@ pub(crate) fn serve(shared: &Shared, args: &ServeArgs) -> anyhow::Result<Exit> {
     start_log(&config.log, config.log_format, Some(logs.clone()))?;
     let runtime =
         tokio::runtime::Runtime::new().context("the asynchronous runtime did not start")?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         let listeners = Listeners::bind(&config).await?;
         let shutdown = signals::shutdown().context("signals cannot be caught")?;
         dsk_daemon::run(config, logs, listeners, shutdown).await?;
         Ok(Exit::Success)
-    })
+    });
+    // A thread that hangs in a GPU's driver must not keep the daemon from ending.
+    runtime.shutdown_timeout(LAST_THREADS_WAIT);
+    done
 }
 
 /// Sends the log to stderr, for the verbs that run a server or an engine of their own.

@@ -162,6 +162,11 @@ impl Client {
         self.read_lines(self.request(Method::GET, &path)).await
     }
 
+    /// What the daemon's machine has: processor, memory, GPUs, disk, as `dsk fit --machine` reads it.
+    pub async fn machine(&self) -> Result<Value, ClientError> {
+        self.short(self.request(Method::GET, "/api/dsk/machine")).await
+    }
+
     /// The models in the store.
     pub async fn tags(&self) -> Result<TagsResponse, ClientError> {
         self.short(self.request(Method::GET, "/api/tags")).await

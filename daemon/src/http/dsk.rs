@@ -13,7 +13,7 @@ use dsk_daemon_api::status::{DaemonStatus, DskVersion, Memory};
 use super::ollama::OLLAMA_VERSION;
 use super::reply::{self, Native};
 use super::{Http, store};
-use crate::{hardware, process};
+use crate::hardware;
 
 /// dsk's own version.
 const DSK_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -41,6 +41,11 @@ pub(crate) async fn version() -> Response {
     reply::json(&DskVersion { version: DSK_VERSION.to_owned(), ollama: OLLAMA_VERSION.to_owned() })
 }
 
+/// `GET /api/dsk/machine`
+pub(crate) async fn machine(State(http): State<Arc<Http>>) -> Response {
+    reply::json(&*http.service.machine.machine().await)
+}
+
 /// `GET /api/dsk/status`
 pub(crate) async fn status(State(http): State<Arc<Http>>) -> Native {
     let service = &http.service;
@@ -55,7 +60,7 @@ pub(crate) async fn status(State(http): State<Arc<Http>>) -> Native {
         memory: Memory {
             total_bytes: memory.total,
             available_bytes: memory.available,
-            daemon_bytes: process::resident_bytes(),
+            daemon_bytes: hardware::process_memory(std::process::id()).unwrap_or(0),
             loaded_bytes: resident.iter().map(|model| model.size_bytes).sum(),
         },
         models: models.len() as u64,

@@ -298,6 +298,9 @@ async fn probes_and_the_page() {
     let (_, status) = daemon.send("GET", "/api/dsk/status", "").await;
     let status: Value = serde_json::from_str(&status).unwrap();
     assert!(status["memory"]["daemon_bytes"].as_u64().unwrap() > 1 << 20);
+    let (_, machine) = daemon.send("GET", "/api/dsk/machine", "").await;
+    let machine: crate::hardware::Machine = serde_json::from_str(&machine).unwrap();
+    assert!(machine.cpu.threads >= 1 && machine.disk.is_some(), "{machine:?}");
     let page = daemon.answer(Request::get("/ui").body(Body::empty()).unwrap()).await;
     let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
     assert!(policy.starts_with("default-src 'none'"), "{policy}");

@@ -1,4 +1,4 @@
-//! The checks of this machine: configuration, folders, disk, hardware, network.
+//! The checks of this machine: configuration, folders, disk, network.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dsk_daemon::config::{Config, ConfigError};
-use dsk_daemon::hardware::{Gpu, Hardware};
 use url::Url;
 
 use super::Finding;
@@ -22,8 +21,6 @@ const SYNC_WARN: Duration = Duration::from_millis(100);
 /// How many fsyncs are measured; the middle one counts.
 const SYNC_SAMPLES: usize = 5;
 const SYNC_BYTES: usize = 4096;
-/// Less free memory than this holds no model worth asking.
-const MEMORY_WARN_BYTES: u64 = 2_000_000_000;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const HTTPS_PORT: u16 = 443;
 
@@ -102,39 +99,6 @@ pub(super) fn sync_latency(models: &Path) -> Finding {
     }
 }
 
-/// The machine's memory and GPUs.
-pub(super) fn hardware(hardware: &Hardware) -> Vec<Finding> {
-    let memory = hardware.memory;
-    let detail = format!(
-        "{} of RAM, {} available, {} CPUs",
-        units::bytes(memory.total),
-        units::bytes(memory.available),
-        hardware.cpus
-    );
-    let memory = match memory.available {
-        available if available < MEMORY_WARN_BYTES => {
-            Finding::warn("memory", detail, "close other programs; `dsk ps` shows loaded models")
-        }
-        _ => Finding::ok("memory", detail),
-    };
-    let none = Finding::ok("gpu", "none found: models run on the CPU");
-    let mut gpus: Vec<Finding> = hardware.gpus.iter().map(gpu).collect();
-    if gpus.is_empty() {
-        gpus.push(none);
-    }
-    std::iter::once(memory).chain(gpus).collect()
-}
-
-fn gpu(gpu: &Gpu) -> Finding {
-    let (free, total) = (units::bytes(gpu.memory_free), units::bytes(gpu.memory_total));
-    let detail = format!(
-        "{}: {free} of {total} free, driver {}",
-        gpu.name,
-        gpu.driver.as_deref().unwrap_or("unknown")
-    );
-    Finding::ok("gpu", detail)
-}
-
 /// Whether the registry's host resolves and takes a connection.
 pub(super) fn registry(registry: Option<&Url>) -> Finding {
     const CHECK: &str = "registry";
@@ -207,7 +171,6 @@ fn measure_sync(folder: &Path) -> io::Result<Duration> {
 mod tests {
     use super::super::Level;
     use super::*;
-    use dsk_daemon::hardware::Memory;
 
     #[test]
     fn a_folder_that_will_be_made_is_judged_by_its_parent() {
@@ -231,15 +194,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(measure_sync(folder.path()).unwrap() > Duration::ZERO);
         assert!(space(folder.path()).detail.contains(" free at "));
-    }
-
-    #[test]
-    fn little_memory_is_a_warning_and_no_gpu_is_fine() {
-        let memory = Memory { total: 4_000_000_000, available: 500_000_000, ..Memory::default() };
-        let findings = hardware(&Hardware { cpus: 2, memory, gpus: Vec::new() });
-        let levels: Vec<_> = findings.iter().map(|finding| finding.level).collect();
-        assert_eq!(levels, [Level::Warn, Level::Ok]);
-        assert_eq!(findings[0].detail, "4.0 GB of RAM, 500 MB available, 2 CPUs");
     }
 
     #[test]

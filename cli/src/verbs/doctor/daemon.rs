@@ -1,5 +1,8 @@
 //! Whether the daemon answers, and who else holds its port.
 
+use std::time::Duration;
+
+use dsk_daemon::hardware::Machine;
 use dsk_daemon_api::{ClientError, Endpoint};
 
 use super::Finding;
@@ -7,6 +10,8 @@ use crate::connection::Connection;
 use crate::verbs::version::OURS;
 
 const CHECK: &str = "daemon";
+/// Longer than the daemon itself waits for its drivers; then this command looks for itself.
+const MACHINE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Looks at whoever listens where the daemon should.
 pub(super) async fn daemon(connection: &Connection) -> Finding {
@@ -31,6 +36,16 @@ pub(super) async fn daemon(connection: &Connection) -> Finding {
         ),
         Err(_) => foreign(endpoint, &format!("not dsk but Ollama {ollama}, by its answer")),
     }
+}
+
+/// The machine as the daemon may use it: a service's limits are not those of this command. `None`
+/// when no daemon tells, or one of another version.
+pub(super) async fn machine(connection: &Connection) -> Option<Machine> {
+    if !connection.target.is_local() {
+        return None;
+    }
+    let answer = tokio::time::timeout(MACHINE_TIMEOUT, connection.client.machine()).await.ok()?;
+    serde_json::from_value(answer.ok()?).ok()
 }
 
 fn foreign(endpoint: &Endpoint, who: &str) -> Finding {
