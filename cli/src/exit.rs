@@ -74,7 +74,10 @@ impl Exit {
             | ErrorCode::ManifestNotFound
             | ErrorCode::BlobNotFound
             | ErrorCode::RouteNotFound => Exit::NotFound,
-            ErrorCode::Busy | ErrorCode::Overloaded | ErrorCode::BodyTimeout => Exit::Unavailable,
+            ErrorCode::Busy
+            | ErrorCode::Overloaded
+            | ErrorCode::Yielded
+            | ErrorCode::BodyTimeout => Exit::Unavailable,
             ErrorCode::Cancelled => Exit::Interrupted,
             ErrorCode::Internal
             | ErrorCode::LoadFailed
@@ -178,6 +181,7 @@ mod tests {
             registry_insecure 2
             overloaded 69
             out_of_memory 6
+            yielded 69
             no_space 8
         "#]]
         .assert_eq(&text);

@@ -12,16 +12,20 @@ use std::{
     time::Duration,
 };
 
+use dsk_registry::Name;
 use url::Url;
 
 use crate::keep_alive::KeepAlive;
 
 pub mod host;
+mod parse;
 mod source;
 #[cfg(test)]
 mod tests;
 
 pub use source::{Env, Files, Origin, ProcessEnv};
+
+use parse::{absolute, boolean, bytes, from_str, list, names, number, registry};
 
 /// How many requests may wait when nothing says otherwise.
 const QUEUE_DEFAULT: usize = 512;
@@ -66,12 +70,20 @@ keys! {
     Socket "socket" ["DSK_SOCKET"];
     /// How long an idle model stays resident.
     KeepAlive "keep_alive" ["DSK_KEEP_ALIVE", "OLLAMA_KEEP_ALIVE"];
+    /// The least time an idle model stays, whatever its request says.
+    KeepAliveMin "keep_alive_min" ["DSK_KEEP_ALIVE_MIN"];
+    /// The most.
+    KeepAliveMax "keep_alive_max" ["DSK_KEEP_ALIVE_MAX"];
+    /// Models that stay once they are loaded, separated by commas.
+    Pinned "pinned" ["DSK_PINNED"];
     /// Browser origins allowed beside the built-in ones, separated by commas.
     Origins "origins" ["DSK_ORIGINS", "OLLAMA_ORIGINS"];
     /// The endpoint that serves names without a host.
     Registry "registry" ["DSK_REGISTRY"];
     /// How many models may be resident at once; 0 lets memory decide.
     MaxLoaded "max_loaded" ["DSK_MAX_LOADED", "OLLAMA_MAX_LOADED_MODELS"];
+    /// Memory left to other programs: bytes such as `2GiB`; `auto` takes a share of the machine.
+    MemoryReserve "memory_reserve" ["DSK_MEMORY_RESERVE"];
     /// How many requests may wait for a model.
     MaxQueue "max_queue" ["DSK_MAX_QUEUE", "OLLAMA_MAX_QUEUE"];
     /// Tokens of context when neither request nor model says; 0 lets the engine decide.
@@ -140,12 +152,20 @@ pub struct Config {
     pub socket: Option<PathBuf>,
     /// How long an idle model stays resident when its request does not say.
     pub keep_alive: KeepAlive,
+    /// The least time an idle model stays, whatever its request says.
+    pub keep_alive_min: KeepAlive,
+    /// The most.
+    pub keep_alive_max: KeepAlive,
+    /// Models that stay once they are loaded, until they are unpinned or unloaded.
+    pub pinned: Vec<Name>,
     /// Browser origins allowed beside the built-in ones.
     pub origins: Vec<String>,
     /// The endpoint that serves names without a host instead of the public registry.
     pub registry: Option<Url>,
     /// How many models may be resident; `None` lets memory decide.
     pub max_loaded: Option<usize>,
+    /// Bytes of memory left to other programs; `None` takes a share of the machine.
+    pub memory_reserve: Option<u64>,
     /// How many requests may wait for a model.
     pub max_queue: usize,
     /// Tokens of context when neither the request nor the model says.
@@ -263,9 +283,13 @@ impl Layers {
         let host = self.parsed(Key::Host, "127.0.0.1:11434", host::parse);
         let socket = self.socket(env);
         let keep_alive = self.parsed(Key::KeepAlive, "5m", from_str::<KeepAlive>);
+        let least = self.parsed(Key::KeepAliveMin, "0s", from_str::<KeepAlive>);
+        let most = self.parsed(Key::KeepAliveMax, "-1", from_str::<KeepAlive>);
+        let pinned = self.parsed(Key::Pinned, "", names);
         let origins = self.parsed(Key::Origins, "", |text| Ok(list(text)));
         let registry = self.parsed(Key::Registry, "", registry);
         let max_loaded = self.parsed(Key::MaxLoaded, "0", |text| number(text, LOADED_MAX));
+        let reserve = self.parsed(Key::MemoryReserve, "auto", bytes);
         let queue = QUEUE_DEFAULT.to_string();
         let max_queue = self.parsed(Key::MaxQueue, &queue, |text| number(text, QUEUE_MAX));
         let context = self.parsed(Key::ContextLength, "0", |text| number(text, u32::MAX as usize));
@@ -278,9 +302,13 @@ impl Layers {
             host: host.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], host::PORT))),
             socket,
             keep_alive: keep_alive.unwrap_or_default(),
+            keep_alive_min: least.unwrap_or(KeepAlive::For(Duration::ZERO)),
+            keep_alive_max: most.unwrap_or(KeepAlive::Forever),
+            pinned: pinned.unwrap_or_default(),
             origins: origins.unwrap_or_default(),
             registry: registry.flatten(),
             max_loaded: max_loaded.filter(|limit| *limit > 0),
+            memory_reserve: reserve.flatten(),
             max_queue: max_queue.unwrap_or(QUEUE_DEFAULT),
             context_length: context
                 .and_then(|tokens| u32::try_from(tokens).ok())
@@ -293,6 +321,7 @@ impl Layers {
             settings: std::mem::take(&mut self.settings),
         };
         self.refuse_exposure(&config);
+        self.refuse_contradiction(&config);
         config
     }
 
@@ -310,6 +339,14 @@ impl Layers {
             config.host
         );
         self.problems.push(ConfigProblem { place, message });
+    }
+
+    fn refuse_contradiction(&mut self, config: &Config) {
+        let (least, most) = (config.keep_alive_min, config.keep_alive_max);
+        if least > most {
+            let message = format!("keep_alive_min {least} is more than keep_alive_max {most}");
+            self.problems.push(ConfigProblem { place: "keep_alive_min".to_owned(), message });
+        }
     }
 
     fn home(&mut self, env: &dyn Env) -> PathBuf {
@@ -379,49 +416,5 @@ impl Layers {
 
     fn show(&mut self, key: Key, value: &str, origin: Origin) {
         self.settings.push(Setting { key, value: value.to_owned(), origin });
-    }
-}
-
-fn from_str<T: std::str::FromStr>(text: &str) -> Result<T, String>
-where
-    T::Err: fmt::Display,
-{
-    text.parse().map_err(|error: T::Err| error.to_string())
-}
-
-fn absolute(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
-    let path = match (text.strip_prefix("~/"), home) {
-        (Some(rest), Some(home)) => home.join(rest),
-        _ => PathBuf::from(text),
-    };
-    std::path::absolute(&path).map_err(|error| format!("{text:?} is no path: {error}"))
-}
-
-fn list(text: &str) -> Vec<String> {
-    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
-}
-
-fn registry(text: &str) -> Result<Option<Url>, String> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    match Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(Some(url)),
-        _ => Err(format!("{text:?} is not an http:// or https:// address")),
-    }
-}
-
-fn number(text: &str, max: usize) -> Result<usize, String> {
-    match text.parse::<usize>() {
-        Ok(number) if number <= max => Ok(number),
-        _ => Err(format!("{text:?} is not a whole number from 0 to {max}")),
-    }
-}
-
-fn boolean(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "1" | "true" | "yes" | "on" => Ok(true),
-        "0" | "false" | "no" | "off" => Ok(false),
-        _ => Err(format!("{text:?} is not true or false")),
     }
 }

@@ -6,43 +6,51 @@
 //! ```text
 //!            acquire                  loaded                 last lease back, keep_alive over,
 //!   (none) ──────────> Loading ──────────────> Ready ──────────────────────────> Leaving ──> (none)
-//!                         │ failed or died       │ died      unload, room or context needed
+//!                         │ failed or died       │ died      unload, room or context needed, yield
 //!                         └───────> (none) <─────┘
 //! ```
 //!
 //! A waiting request is looked at again after every change ([`actor`]), in the order of arrival.
-//! What a load needs and who must leave for it is decided in [`room`], from what [`footprint`] says.
+//! Who must leave for a load is decided in [`room`], from what [`footprint`] says it needs.
+//!
+//! How long a request waits is bounded. Ready models serve at once. Else it waits for its turn, and
+//! each turn is at most the minimum residency of the models that must leave ([`slot`], 30 s) or the
+//! time a busy one may go on ([`actor::YIELD_AFTER`]), whichever is longer, plus the requests that
+//! still run there, plus the load. There is one turn for each *model* in front of it, not for each
+//! request: a model that is loaded serves everyone who waits for it. Whatever happens, waiting for
+//! room ends with an error after [`actor::WAIT_MAX`].
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
-use dsk_daemon_engine::Loaded;
-use dsk_registry::{Digest, ModelConfig, Name};
-use tokio::sync::{mpsc, oneshot};
+use dsk_registry::Name;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    config::Config,
-    hardware::Memory,
-    keep_alive::KeepAlive,
-    models::ModelSpec,
-    runner::{Launch, LoadFailure},
+    config::Config, hardware::Memory, keep_alive::KeepAlive, models::ModelSpec, runner::Launch,
 };
 
 mod actor;
 mod crashes;
+mod error;
 mod footprint;
 mod lease;
+mod measure;
+mod report;
 mod room;
+#[cfg(test)]
+mod simulation;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod ticket;
 
+pub use error::SchedulerError;
 pub use lease::Lease;
+pub use report::{Freed, Place, Resident, ResidentState, Status, Unloaded, Waiting};
+pub use ticket::Ticket;
 
 use actor::{Actor, Ask};
-use footprint::{Footprint, gibibytes};
+use footprint::Footprint;
 
 /// A handle to the scheduler. When the last one and the last lease are gone, so is every runner.
 #[derive(Debug, Clone)]
@@ -60,126 +68,55 @@ pub struct Wants {
     pub keep_alive: Option<KeepAlive>,
 }
 
-/// A model in memory, or on its way.
-#[derive(Debug, Clone)]
-pub struct Resident {
-    /// The name it was asked for by.
-    pub name: Name,
-    /// The digest of its manifest.
-    pub digest: Digest,
-    /// Where it is in its life.
-    pub state: ResidentState,
-    /// The bytes it takes: measured once loaded, estimated before.
-    pub size_bytes: u64,
-    /// How many of them are in GPU memory.
-    pub size_vram: u64,
-    /// Tokens of context; 0 while it loads.
-    pub context_length: u32,
-    /// When it leaves if nobody uses it; `None` is never.
-    pub expires_at: Option<SystemTime>,
-    /// How many leases are out.
-    pub in_use: usize,
-    /// Its configuration: family, parameter size, quantization.
-    pub config: ModelConfig,
-    /// What the runner says of it, once it is loaded.
-    pub loaded: Option<Loaded>,
+/// How long models stay: what the configuration says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeepAlives {
+    /// Where the request does not say.
+    pub(crate) default: KeepAlive,
+    /// The least a request gets, whatever it says.
+    pub(crate) min: KeepAlive,
+    /// The most.
+    pub(crate) max: KeepAlive,
 }
 
-/// Where a resident model is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResidentState {
-    /// Being read.
-    Loading,
-    /// Serving.
-    Ready,
-    /// Serving what runs, then leaving.
-    Stopping,
-}
-
-/// Why a model cannot be had.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum SchedulerError {
-    /// Too many requests wait. The text is Ollama's, two spaces included: clients look for it.
-    #[error("server busy, please try again.  maximum pending requests exceeded")]
-    Busy,
-    /// Nothing made room in time.
-    #[error("model {name} waited {seconds} s for running requests to end; try again")]
-    Timeout {
-        /// The model.
-        name: Name,
-        /// How long it waited.
-        seconds: u64,
-    },
-    /// The model cannot be loaded.
-    #[error("cannot load model {name}: {failure}")]
-    Load {
-        /// The model.
-        name: Name,
-        /// Whose fault it is, and what is wrong.
-        failure: LoadFailure,
-    },
-    /// The machine lacks the memory, even with every other model unloaded.
-    #[error(
-        "model {name} needs about {} of memory and {} can be had: choose a smaller model, \
-         quantization or num_ctx",
-        gibibytes(*.needed),
-        gibibytes(*.available)
-    )]
-    InsufficientMemory {
-        /// The model.
-        name: Name,
-        /// An estimate, in bytes.
-        needed: u64,
-        /// What is free or would be after unloading everything, in bytes.
-        available: u64,
-    },
-    /// The runner died while it loaded the model.
-    #[error("the runner of {name} {cause}")]
-    RunnerDied {
-        /// The model.
-        name: Name,
-        /// What happened, after "the runner of X".
-        cause: String,
-    },
-    /// The runner died too often; it is not started again for a while.
-    #[error(
-        "the runner of {name} died {deaths} times within a minute (the last one {cause}); \
-         it is started again in {retry_seconds} s"
-    )]
-    CrashLoop {
-        /// The model.
-        name: Name,
-        /// How often it died.
-        deaths: usize,
-        /// What happened last.
-        cause: String,
-        /// When the next start is allowed.
-        retry_seconds: u64,
-    },
-    /// The daemon is stopping.
-    #[error("the daemon is shutting down")]
-    ShuttingDown,
+impl KeepAlives {
+    /// What a request gets.
+    pub(crate) fn grant(&self, asked: Option<KeepAlive>) -> KeepAlive {
+        asked.unwrap_or(self.default).clamp(self.min, self.max)
+    }
 }
 
 /// What the scheduler takes from the configuration and the machine; tests bring their own.
 pub(crate) struct Settings {
-    pub(crate) keep_alive: KeepAlive,
+    pub(crate) keep_alive: KeepAlives,
+    pub(crate) pinned: Vec<Name>,
     pub(crate) max_loaded: Option<usize>,
     pub(crate) max_queue: usize,
     pub(crate) context_length: Option<u32>,
+    /// Bytes left to other programs; `None` takes a share of the machine.
+    pub(crate) memory_reserve: Option<u64>,
     pub(crate) memory: Box<dyn Fn() -> Memory + Send>,
     pub(crate) footprint: Arc<dyn Fn(&ModelSpec) -> Footprint + Send + Sync>,
+    /// The bytes that the process of this id has touched.
+    pub(crate) touched: Box<dyn Fn(u32) -> Option<u64> + Send>,
 }
 
 impl Settings {
     pub(crate) fn new(config: &Config) -> Settings {
         Settings {
-            keep_alive: config.keep_alive,
+            keep_alive: KeepAlives {
+                default: config.keep_alive,
+                min: config.keep_alive_min,
+                max: config.keep_alive_max,
+            },
+            pinned: config.pinned.clone(),
             max_loaded: config.max_loaded,
             max_queue: config.max_queue,
             context_length: config.context_length,
+            memory_reserve: config.memory_reserve,
             memory: Box::new(Memory::read),
             footprint: Arc::new(Footprint::of),
+            touched: Box::new(measure::touched_bytes),
         }
     }
 }
@@ -197,27 +134,68 @@ impl Scheduler {
     ///
     /// Dropping the future gives up the place in the queue; a load that began goes on.
     pub async fn acquire(&self, spec: &ModelSpec, wants: &Wants) -> Result<Lease, SchedulerError> {
-        let spec = Arc::new(spec.clone());
-        let wants = *wants;
-        self.ask(|reply| Ask::Acquire { spec, wants, reply })
-            .await
-            .unwrap_or(Err(SchedulerError::ShuttingDown))
+        self.queue(spec, wants).lease().await
+    }
+
+    /// [`Scheduler::acquire`] in two steps: a place in the queue that can be looked at, then the
+    /// lease. Dropping the ticket gives up the place.
+    pub fn queue(&self, spec: &ModelSpec, wants: &Wants) -> Ticket {
+        let (reply, answer) = oneshot::channel();
+        let (place, seen) = watch::channel(Place::default());
+        let (spec, wants) = (Arc::new(spec.clone()), *wants);
+        // An actor that is gone drops the reply, and the ticket says so.
+        let _ = self.asks.send(Ask::Acquire { spec, wants, place, reply });
+        Ticket { answer, place: seen }
     }
 
     /// What is in memory, or on its way in or out.
     pub async fn resident(&self) -> Vec<Resident> {
-        self.ask(|reply| Ask::Resident { reply }).await.unwrap_or_default()
+        self.status().await.map(|status| status.residents).unwrap_or_default()
     }
 
-    /// Unloads a model: at once when it is idle, else after its running requests.
-    /// `false` when it is not resident.
-    pub async fn unload(&self, name: &Name) -> bool {
+    /// Everything at once; `None` when the actor is gone.
+    pub async fn status(&self) -> Option<Status> {
+        self.ask(|reply| Ask::Status { reply }).await.map(|status| *status)
+    }
+
+    /// Unloads a model: at once when it is idle, else after its running requests. It is unpinned
+    /// too, and a `keep_alive_min` does not hold it.
+    pub async fn unload(&self, name: &Name) -> Unloaded {
         let name = name.clone();
-        let leaving = self.ask(|reply| Ask::Unload { name, reply }).await.flatten();
-        let Some(gone) = leaving else { return false };
+        let unload = self.ask(|reply| Ask::Unload { name, reply }).await;
+        let Some((unloaded, gone)) = unload else { return Unloaded::default() };
         // Sent when the process is gone; dropped when requests still run.
         let _ = gone.await;
-        true
+        unloaded
+    }
+
+    /// Keeps a model until it is unpinned or unloaded: it is loaded by its first request, and
+    /// neither time nor need for room makes it leave. `false` when too many names are pinned.
+    ///
+    /// Pins live as long as the daemon; `pinned` in the configuration sets them at its start.
+    pub async fn pin(&self, name: &Name) -> bool {
+        let name = name.clone();
+        self.ask(|reply| Ask::Pin { name, reply }).await.unwrap_or(false)
+    }
+
+    /// Lets a pinned model leave again as others do. `false` when it was not pinned.
+    pub async fn unpin(&self, name: &Name) -> bool {
+        let name = name.clone();
+        self.ask(|reply| Ask::Unpin { name, reply }).await.unwrap_or(false)
+    }
+
+    /// Gives the memory of all models away and loads none until [`Scheduler::resume`]. Idle models
+    /// leave at once, loads are given up, and busy models leave after their running requests, or
+    /// after `within`: then those requests fail. Ends when all are gone; dropping the future does
+    /// not take it back.
+    pub async fn yield_now(&self, within: Option<Duration>) -> Freed {
+        self.ask(|reply| Ask::Yield { within, reply }).await.unwrap_or_default()
+    }
+
+    /// Allows loads again, and loads in the background what had to leave, the model used last
+    /// first, as far as there is room. `false` when nothing was yielded.
+    pub async fn resume(&self) -> bool {
+        self.ask(|reply| Ask::Resume { reply }).await.unwrap_or(false)
     }
 
     /// Refuses new requests, waits for the running ones, and unloads everything.

@@ -79,9 +79,13 @@ mod tests {
             host              127.0.0.1:4000                      flag
             socket            /run/user/1000/dsk.sock             default
             keep_alive        10m                                 environment OLLAMA_KEEP_ALIVE
+            keep_alive_min    0s                                  default
+            keep_alive_max    -1                                  default
+            pinned            -                                   default
             origins           -                                   default
             registry          -                                   default
             max_loaded        0                                   default
+            memory_reserve    auto                                default
             max_queue         512                                 default
             context_length    0                                   default
             log               info                                default

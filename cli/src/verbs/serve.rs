@@ -44,6 +44,15 @@ pub(crate) struct ConfigFlags {
     /// How long an idle model stays in memory: 5m, 1h30m, 0, -1 for ever
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     keep_alive: Option<String>,
+    /// The least time an idle model stays, whatever its request says
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    keep_alive_min: Option<String>,
+    /// The most; -1 sets no limit
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    keep_alive_max: Option<String>,
+    /// Models that stay once they are loaded, separated by commas
+    #[arg(long, value_name = "MODELS")]
+    pinned: Option<String>,
     /// Browser origins to allow beside the built-in ones, separated by commas
     #[arg(long, value_name = "ORIGINS")]
     origins: Option<String>,
@@ -53,6 +62,9 @@ pub(crate) struct ConfigFlags {
     /// How many models may be in memory at once; 0 lets memory decide
     #[arg(long, value_name = "COUNT")]
     max_loaded: Option<String>,
+    /// Memory left to other programs: 2GiB, 512M, 0, or auto
+    #[arg(long, value_name = "BYTES")]
+    memory_reserve: Option<String>,
     /// How many requests may wait for a model
     #[arg(long, value_name = "COUNT")]
     max_queue: Option<String>,
@@ -81,9 +93,13 @@ impl ConfigFlags {
             .set(Key::Models, path(&self.models))
             .set(Key::Socket, path(&self.socket))
             .set(Key::KeepAlive, self.keep_alive.clone())
+            .set(Key::KeepAliveMin, self.keep_alive_min.clone())
+            .set(Key::KeepAliveMax, self.keep_alive_max.clone())
+            .set(Key::Pinned, self.pinned.clone())
             .set(Key::Origins, self.origins.clone())
             .set(Key::Registry, self.registry.clone())
             .set(Key::MaxLoaded, self.max_loaded.clone())
+            .set(Key::MemoryReserve, self.memory_reserve.clone())
             .set(Key::MaxQueue, self.max_queue.clone())
             .set(Key::ContextLength, self.context_length.clone())
             .set(Key::Log, self.log.clone())

@@ -76,6 +76,8 @@ pub enum ErrorCode {
     Overloaded,
     /// Not enough memory for the model.
     OutOfMemory,
+    /// The models' memory was given to somebody else.
+    Yielded,
     /// The disk is full.
     NoSpace,
 }
@@ -132,6 +134,7 @@ pub const TABLE: &[Row] = &[
     row(ErrorCode::RegistryInsecure, "registry_insecure", 400, REQUEST, "the registry speaks plain HTTP; allow it with insecure"),
     row(ErrorCode::Overloaded, "overloaded", 503, API, "server busy, please try again.  maximum pending requests exceeded"),
     row(ErrorCode::OutOfMemory, "out_of_memory", 503, API, "not enough memory for the model"),
+    row(ErrorCode::Yielded, "yielded", 503, API, "the models' memory was yielded; take it back: dsk yield --resume"),
     row(ErrorCode::NoSpace, "no_space", 507, API, "no space left on the disk of the models folder"),
 ];
 
@@ -180,18 +183,20 @@ pub struct ApiError {
     pub message: String,
     /// What only the log shows.
     pub internal: Option<String>,
+    /// When it makes sense to try again, in seconds: the `Retry-After` header.
+    pub retry_after: Option<u64>,
 }
 
 impl ApiError {
     /// An error that says what was wrong.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> ApiError {
-        ApiError { code, message: message.into(), internal: None }
+        ApiError { code, message: message.into(), internal: None, retry_after: None }
     }
 
     /// An error whose cause is for the log; the client reads the table's text.
     pub fn logged(code: ErrorCode, cause: impl fmt::Display) -> ApiError {
         let message = code.row().text.to_owned();
-        ApiError { code, message, internal: Some(cause.to_string()) }
+        ApiError { code, message, internal: Some(cause.to_string()), retry_after: None }
     }
 
     /// The body in the native shape.

@@ -46,9 +46,13 @@ fn defaults() {
             host = 127.0.0.1:11434 (default)
             socket = /run/user/7/dsk.sock (default)
             keep_alive = 5m (default)
+            keep_alive_min = 0s (default)
+            keep_alive_max = -1 (default)
+            pinned =  (default)
             origins =  (default)
             registry =  (default)
             max_loaded = 0 (default)
+            memory_reserve = auto (default)
             max_queue = 512 (default)
             context_length = 0 (default)
             log = info (default)
@@ -72,9 +76,13 @@ fn the_strongest_layer_wins_and_is_named() {
             host = :2 (environment DSK_HOST)
             socket = /run/user/7/dsk.sock (default)
             keep_alive = 10m (DIR/user.toml:1)
+            keep_alive_min = 0s (default)
+            keep_alive_max = -1 (default)
+            pinned =  (default)
             origins = https://a.test,https://b.test (DIR/user.toml:2)
             registry =  (default)
             max_loaded = 3 (flag)
+            memory_reserve = auto (default)
             max_queue = 7 (DIR/system.toml:2)
             context_length = 0 (default)
             log = info (default)
@@ -98,9 +106,13 @@ fn systemd_folders() {
             host = 127.0.0.1:11434 (default)
             socket = none (DIR/user.toml:1)
             keep_alive = 5m (default)
+            keep_alive_min = 0s (default)
+            keep_alive_max = -1 (default)
+            pinned =  (default)
             origins =  (default)
             registry =  (default)
             max_loaded = 0 (default)
+            memory_reserve = auto (default)
             max_queue = 512 (default)
             context_length = 0 (default)
             log = info (default)
@@ -121,7 +133,7 @@ fn every_problem_is_told_at_once() {
         "a = \n",
         expect![[r#"
             DIR/system.toml:1: string values must be quoted, expected literal string
-            DIR/user.toml:2: unknown key `keepalive`; the keys are home, models, host, socket, keep_alive, origins, registry, max_loaded, max_queue, context_length, log, log_format, insecure_bind
+            DIR/user.toml:2: unknown key `keepalive`; the keys are home, models, host, socket, keep_alive, keep_alive_min, keep_alive_max, pinned, origins, registry, max_loaded, memory_reserve, max_queue, context_length, log, log_format, insecure_bind
             DIR/user.toml:4: `log` must be a string, a number, true or false
             environment DSK_KEEP_ALIVE: keep_alive: "soon" is not a duration: write seconds (300), a duration (5m, 1h30m), 0 or -1 (forever)
             environment DSK_REGISTRY: registry: "me:5000" is not an http:// or https:// address

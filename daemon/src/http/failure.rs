@@ -85,15 +85,20 @@ pub(crate) fn of_index(error: &IndexError) -> ApiError {
 impl From<SchedulerError> for ApiError {
     fn from(error: SchedulerError) -> ApiError {
         let code = match &error {
-            SchedulerError::Busy | SchedulerError::Timeout { .. } => ErrorCode::Overloaded,
-            SchedulerError::ShuttingDown => ErrorCode::Overloaded,
+            SchedulerError::Busy { .. }
+            | SchedulerError::Timeout { .. }
+            | SchedulerError::ShuttingDown => ErrorCode::Overloaded,
+            SchedulerError::Yielded { .. } => ErrorCode::Yielded,
             SchedulerError::Load { failure, .. } => of_load(failure.kind),
-            SchedulerError::InsufficientMemory { .. } => ErrorCode::OutOfMemory,
+            SchedulerError::InsufficientMemory { .. }
+            | SchedulerError::AllPinned { .. }
+            | SchedulerError::Pressure { .. } => ErrorCode::OutOfMemory,
             SchedulerError::RunnerDied { .. } | SchedulerError::CrashLoop { .. } => {
                 ErrorCode::RunnerDied
             }
         };
-        ApiError::new(code, error.to_string())
+        let retry_after = error.retry_after();
+        ApiError { retry_after, ..ApiError::new(code, error.to_string()) }
     }
 }
 

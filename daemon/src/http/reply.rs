@@ -53,7 +53,11 @@ fn refuse(error: &ApiError, body: &Value) -> Response {
     log(error);
     let status = StatusCode::from_u16(error.code.status());
     let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, Extension(Refused(error.code)), json(body)).into_response()
+    let mut response = (status, Extension(Refused(error.code)), json(body)).into_response();
+    if let Some(seconds) = error.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
 }
 
 /// Writes down what the client is not told, and what was the daemon's own fault.

@@ -84,6 +84,8 @@ pub(crate) struct Link {
     pub(crate) commands: mpsc::UnboundedSender<Command>,
     pub(crate) reports: mpsc::Receiver<Report>,
     pub(crate) died: oneshot::Receiver<Death>,
+    /// The child's process, where there is one.
+    pub(crate) pid: Option<u32>,
 }
 
 impl Link {
@@ -166,9 +168,10 @@ impl Launch for ProcessLauncher {
         let gone = || io::Error::other("the thread that starts runners is gone");
         self.spawns.send(spawn).map_err(|_| gone())?;
         let mut child = child.recv().map_err(|_| gone())??;
-        let stderr = child.stderr.take();
+        let (stderr, pid) = (child.stderr.take(), child.id());
         let supervisor = Supervisor { label: label.to_owned(), child, stderr };
-        connect(ours, |socket_ended| supervisor.watch(socket_ended))
+        let link = connect(ours, |socket_ended| supervisor.watch(socket_ended))?;
+        Ok(Link { pid, ..link })
     }
 }
 
@@ -200,7 +203,7 @@ where
     tokio::spawn(async move {
         let _ = say_death.send(death.await);
     });
-    Ok(Link { commands, reports, died })
+    Ok(Link { commands, reports, died, pid: None })
 }
 
 /// Writes until `Stop` or until nobody is left to command; then the child reads the end.

@@ -92,7 +92,7 @@ impl Launch for Scripted {
             world.note(format!("{label} gone"));
             let _ = say_death.send(death);
         });
-        Ok(Link { commands, reports, died })
+        Ok(Link { commands, reports, died, pid: None })
     }
 }
 

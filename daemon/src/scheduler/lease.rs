@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use dsk_daemon_engine::{Loaded, Request};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::actor::Ask;
 use crate::runner::{EventStream, Runner};
@@ -22,11 +22,12 @@ struct Share {
     slot: u64,
     runner: Arc<Runner>,
     asks: mpsc::UnboundedSender<Ask>,
+    since: Instant,
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let _ = self.asks.send(Ask::Released { slot: self.slot });
+        let _ = self.asks.send(Ask::Released { slot: self.slot, held: self.since.elapsed() });
     }
 }
 
@@ -37,7 +38,8 @@ impl Lease {
         asks: mpsc::UnboundedSender<Ask>,
         load_duration: Duration,
     ) -> Lease {
-        Lease { share: Arc::new(Share { slot, runner, asks }), load_duration }
+        let share = Share { slot, runner, asks, since: Instant::now() };
+        Lease { share: Arc::new(share), load_duration }
     }
 
     /// Sends a request. The stream ends with `Done` or `Failed`; dropping it earlier cancels the

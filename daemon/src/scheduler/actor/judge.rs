@@ -1,60 +1,100 @@
 //! What can be done now for each waiting request.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use dsk_daemon_engine::LoadOptions;
 use dsk_registry::Digest;
 use tokio::time::Instant;
 
 use super::{
     super::{
         Footprint, Lease, SchedulerError,
-        room::{Room, room},
+        room::{Ledger, Room},
         slot::{Slot, State},
     },
-    Actor, Ask, FOOTPRINTS_MAX, Waiter, YIELD_AFTER,
+    Actor, Waiter, YIELD_AFTER,
 };
-use crate::{
-    models::ModelSpec,
-    runner::{Death, Launch, Runner, SpawnError},
-};
+
+/// A model that was once loaded with a larger context gets it again within this time if there is
+/// room: two clients that want different contexts shall not load it in turns.
+const CONTEXT_REMEMBERED: Duration = Duration::from_secs(10 * 60);
+/// Contexts remembered.
+const REMEMBERED_MAX: usize = 1024;
 
 /// Tokens of context wanted, by model.
 type Contexts = HashMap<Digest, u32>;
+
+/// The largest context asked for of late, by model.
+#[derive(Debug, Default)]
+pub(super) struct Remembered(HashMap<Digest, (u32, Instant)>);
+
+impl Remembered {
+    fn note(&mut self, model: Digest, tokens: u32, now: Instant) {
+        if self.0.len() >= REMEMBERED_MAX {
+            self.0.retain(|_, (_, at)| now - *at < CONTEXT_REMEMBERED);
+        }
+        let known = self.recall(model, now).unwrap_or(0);
+        if tokens >= known && self.0.len() < REMEMBERED_MAX {
+            self.0.insert(model, (tokens, now));
+        }
+    }
+
+    fn recall(&self, model: Digest, now: Instant) -> Option<u32> {
+        let (tokens, at) = self.0.get(&model)?;
+        (now - *at < CONTEXT_REMEMBERED).then_some(*tokens)
+    }
+}
+
+/// One look at all waiting requests.
+struct Turn {
+    now: Instant,
+    contexts: Contexts,
+    /// Made when the first load is considered.
+    ledger: Option<Ledger>,
+    /// Models whose first waiter waits for room: the others wait with it.
+    blocked: HashSet<Digest>,
+}
 
 /// What can be done for a waiter now.
 enum Verdict {
     Grant(Lease),
     Fail(SchedulerError),
-    /// Its model is being loaded, weighed or ended.
+    /// Its model is being loaded.
+    Loading,
+    /// Its model is being weighed or ended.
     Wait,
-    /// Others must finish first; this slot, if any, would be the one to yield.
-    Displace(Option<usize>),
+    /// Others must finish first; these slots are those to yield.
+    Displace(Vec<usize>),
 }
 
 impl Actor {
     /// Does for every waiter, first come first, what can be done now.
-    pub(super) fn dispatch(&mut self) {
-        let now = Instant::now();
+    pub(super) fn dispatch(&mut self, now: Instant) {
+        for slot in &mut self.slots {
+            slot.yielded_before = std::mem::take(&mut slot.yielding);
+        }
         let contexts = self.contexts();
+        let mut turn = Turn { now, contexts, ledger: None, blocked: HashSet::new() };
         for mut waiter in std::mem::take(&mut self.pending) {
-            match self.judge(&waiter, &contexts, now) {
+            match self.judge(&waiter, &mut turn) {
                 Verdict::Grant(lease) => {
                     // A caller that is gone drops the lease, which comes back as released.
                     let _ = waiter.reply.send(Ok(lease));
                     continue;
                 }
                 Verdict::Fail(error) => {
-                    let _ = waiter.reply.send(Err(error));
+                    waiter.fail(error);
                     continue;
                 }
-                Verdict::Wait => waiter.displacing_since = None,
-                Verdict::Displace(first) => {
+                Verdict::Loading => waiter.displacing_since = None,
+                Verdict::Wait => {}
+                Verdict::Displace(slots) => {
                     let since = *waiter.displacing_since.get_or_insert(now);
-                    if now - since >= YIELD_AFTER
-                        && let Some(index) = first
-                    {
-                        self.slots[index].retiring = true;
+                    if now - since >= YIELD_AFTER {
+                        self.ask_to_yield(&slots, now);
                     }
                 }
             }
@@ -62,12 +102,23 @@ impl Actor {
         }
     }
 
-    fn judge(&mut self, waiter: &Waiter, contexts: &Contexts, now: Instant) -> Verdict {
+    /// Slots whose room was long waited for take nobody new, once they have served long enough.
+    fn ask_to_yield(&mut self, slots: &[usize], now: Instant) {
+        for index in slots {
+            let slot = &mut self.slots[*index];
+            slot.yielding = slot.held_until() <= now;
+        }
+    }
+
+    fn judge(&mut self, waiter: &Waiter, turn: &mut Turn) -> Verdict {
         let spec = &waiter.spec;
         if let Some(index) = self.slots.iter().position(|slot| slot.spec.digest == spec.digest) {
-            return self.judge_resident(index, waiter, now);
+            return self.judge_resident(index, waiter, turn);
         }
-        if let Some(refusal) = self.crashes.refusal(spec.digest, &spec.name, now) {
+        if turn.blocked.contains(&spec.digest) {
+            return Verdict::Displace(Vec::new());
+        }
+        if let Some(refusal) = self.crashes.refusal(spec.digest, &spec.name, turn.now) {
             return Verdict::Fail(refusal);
         }
         let Some(footprint) = self.footprint(spec) else { return Verdict::Wait };
@@ -77,53 +128,126 @@ impl Actor {
                 slot.leave();
             }
         }
-        let wanted = contexts.get(&spec.digest);
-        let context = wanted.map(|tokens| *tokens.min(&footprint.context_max));
+        if let Some(verdict) = self.judge_pressure(waiter, turn) {
+            return verdict;
+        }
+        self.judge_room(waiter, footprint, turn)
+    }
+
+    /// While other programs need memory nothing is loaded.
+    fn judge_pressure(&mut self, waiter: &Waiter, turn: &mut Turn) -> Option<Verdict> {
+        if turn.ledger.is_none() {
+            let available = self.look(turn.now).available;
+            if self.pressure.on {
+                if self.slots.iter().any(|slot| matches!(slot.state, State::Leaving)) {
+                    return Some(Verdict::Displace(Vec::new()));
+                }
+                let (name, reserve) = (waiter.spec.name.clone(), self.pressure.reserve);
+                let error = SchedulerError::Pressure { name, available, reserve };
+                return Some(Verdict::Fail(error));
+            }
+            turn.ledger = Some(self.ledger(turn.now));
+        }
+        None
+    }
+
+    fn judge_room(&mut self, waiter: &Waiter, footprint: Footprint, turn: &mut Turn) -> Verdict {
+        let spec = &waiter.spec;
+        let Some(ledger) = &mut turn.ledger else { return Verdict::Wait };
+        let within = |tokens: u32| tokens.min(footprint.context_max);
+        let own = self.context_of(waiter).map(within);
+        let mut context = shared_context(turn.contexts.get(&spec.digest), own, |context| {
+            ledger.never(footprint.bytes(context.map(within)), None).is_none()
+        })
+        .map(within);
+        let larger = self.remembered.recall(spec.digest, turn.now).map(within);
+        if larger > context && ledger.fits(footprint.bytes(larger)) {
+            context = larger;
+        }
         let needed = footprint.bytes(context);
-        let occupants: Vec<_> = self.slots.iter().map(Slot::occupant).collect();
-        let available = (self.settings.memory)().available;
-        match room(&occupants, self.settings.max_loaded, needed, available) {
-            Room::Fits => self.load(waiter, context, needed),
-            Room::Evict(index) => {
-                tracing::info!(model = %self.slots[index].spec.name, "unloading to make room");
-                self.slots[index].leave();
-                Verdict::Wait
+        match ledger.decide(needed) {
+            Room::Fits => {
+                let keep_alive = self.settings.keep_alive.grant(waiter.wants.keep_alive);
+                self.load(spec, context, needed, keep_alive);
+                Verdict::Loading
             }
-            Room::Wait { first } => Verdict::Displace(first),
-            Room::Never { available } => {
-                let name = spec.name.clone();
-                Verdict::Fail(SchedulerError::InsufficientMemory { name, needed, available })
+            Room::Evict(victims) => {
+                for index in victims {
+                    tracing::info!(model = %self.slots[index].spec.name, "unloading to make room");
+                    self.slots[index].leave();
+                }
+                turn.blocked.insert(spec.digest);
+                Verdict::Displace(Vec::new())
             }
+            Room::Wait(slots) => {
+                turn.blocked.insert(spec.digest);
+                Verdict::Displace(slots)
+            }
+            never => Verdict::Fail(refusal(waiter, needed, never)),
         }
     }
 
-    fn judge_resident(&mut self, index: usize, waiter: &Waiter, now: Instant) -> Verdict {
+    fn judge_resident(&mut self, index: usize, waiter: &Waiter, turn: &mut Turn) -> Verdict {
         let wanted = self.context_of(waiter);
-        let slot = &mut self.slots[index];
+        let slot = &self.slots[index];
         let runner = match &slot.state {
-            State::Loading(_) | State::Leaving => return Verdict::Wait,
+            State::Loading(_) => return Verdict::Loading,
+            State::Leaving => return Verdict::Wait,
             State::Ready(runner) => Arc::clone(runner),
         };
-        if slot.retiring {
-            return Verdict::Displace(None);
+        if slot.retiring || slot.yielding {
+            return Verdict::Displace(Vec::new());
         }
         if slot.too_short_for(&runner, wanted) {
-            slot.retiring = true;
-            if slot.leases > 0 {
-                return Verdict::Displace(None);
-            }
-            slot.leave();
-            return Verdict::Wait;
+            return self.judge_reload(index, waiter, turn);
         }
         let Some(asks) = self.asks.upgrade() else { return Verdict::Wait };
+        if let Some(wanted) = wanted {
+            let tokens = wanted.min(runner.loaded().model_context_length);
+            self.remembered.note(waiter.spec.digest, tokens, turn.now);
+        }
+        let slot = &mut self.slots[index];
         slot.leases += 1;
-        slot.last_used = now;
-        slot.keep_alive = waiter.wants.keep_alive.unwrap_or(self.settings.keep_alive);
-        slot.names.insert(waiter.spec.name.clone());
-        Verdict::Grant(Lease::new(slot.id, runner, asks, now - waiter.arrived))
+        slot.last_used = turn.now;
+        slot.keep_alive = self.settings.keep_alive.grant(waiter.wants.keep_alive);
+        if slot.names.insert(waiter.spec.name.clone()) {
+            slot.pinned |= self.pinned.contains(&waiter.spec.name);
+        }
+        let lease = Lease::new(slot.id, runner, asks, turn.now - waiter.arrived);
+        Verdict::Grant(lease)
     }
 
-    fn context_of(&self, waiter: &Waiter) -> Option<u32> {
+    /// The model is there, but with too short a context. It makes way for itself only if the longer
+    /// one can be had.
+    fn judge_reload(&mut self, index: usize, waiter: &Waiter, turn: &mut Turn) -> Verdict {
+        let Some(footprint) = self.footprint(&waiter.spec) else { return Verdict::Wait };
+        let within = |tokens: u32| tokens.min(footprint.context_max);
+        let ledger = self.ledger(turn.now);
+        let never = |context: Option<u32>| {
+            let needed = footprint.bytes(context.map(within));
+            ledger.never(needed, Some(index)).map(|never| refusal(waiter, needed, never))
+        };
+        if let Some(error) = never(self.context_of(waiter)) {
+            return Verdict::Fail(error);
+        }
+        let slot = &mut self.slots[index];
+        slot.retiring = true;
+        if slot.is_idle() {
+            slot.leave();
+        }
+        Verdict::Displace(Vec::new())
+    }
+
+    /// The room as it is.
+    pub(super) fn ledger(&self, now: Instant) -> Ledger {
+        let occupant = |slot: &Slot| slot.occupant(self.touched(slot), now);
+        let occupants = self.slots.iter().map(occupant).collect();
+        let available = (self.settings.memory)().available;
+        let free = i128::from(available) - i128::from(self.pressure.reserve);
+        Ledger::new(occupants, self.settings.max_loaded, free)
+    }
+
+    pub(super) fn context_of(&self, waiter: &Waiter) -> Option<u32> {
         let wanted = waiter.wants.context_length.or_else(|| waiter.spec.context_length());
         wanted.or(self.settings.context_length)
     }
@@ -139,80 +263,29 @@ impl Actor {
         }
         contexts
     }
-
-    /// What the model takes, or `None` while its header is being read.
-    fn footprint(&mut self, spec: &Arc<ModelSpec>) -> Option<Footprint> {
-        if let Some(known) = self.footprints.get(&spec.digest) {
-            return *known;
-        }
-        if self.footprints.len() >= FOOTPRINTS_MAX {
-            self.footprints.retain(|_, footprint| footprint.is_none());
-        }
-        self.footprints.insert(spec.digest, None);
-        let (spec, asks) = (Arc::clone(spec), self.asks.clone());
-        let weigh = Arc::clone(&self.settings.footprint);
-        tokio::task::spawn_blocking(move || {
-            let footprint = weigh(&spec);
-            if let Some(asks) = asks.upgrade() {
-                let _ = asks.send(Ask::Weighed { model: spec.digest, footprint });
-            }
-        });
-        None
-    }
-
-    /// Starts a runner. The load is the scheduler's own and outlives whoever waits for it.
-    fn load(&mut self, waiter: &Waiter, context: Option<u32>, bytes: u64) -> Verdict {
-        let spec = Arc::clone(&waiter.spec);
-        let id = self.next_slot;
-        self.next_slot += 1;
-        tracing::info!(model = %spec.name, context, bytes, "loading");
-        let load = load(Arc::clone(&self.launcher), Arc::clone(&spec), context);
-        let asks = self.asks.clone();
-        let task = tokio::spawn(async move {
-            let result = load.await.map(Arc::new);
-            if let Some(asks) = asks.upgrade() {
-                let _ = asks.send(Ask::LoadEnded { slot: id, result });
-            }
-        });
-        self.slots.push(Slot {
-            id,
-            names: [spec.name.clone()].into(),
-            spec,
-            context_asked: context,
-            bytes,
-            state: State::Loading(task.abort_handle()),
-            leases: 0,
-            retiring: false,
-            keep_alive: waiter.wants.keep_alive.unwrap_or(self.settings.keep_alive),
-            last_used: Instant::now(),
-            watchers: Vec::new(),
-        });
-        Verdict::Wait
-    }
 }
 
-async fn load(
-    launcher: Arc<dyn Launch>,
-    spec: Arc<ModelSpec>,
-    context_length: Option<u32>,
-) -> Result<Runner, SpawnError> {
-    let label = spec.name.to_string();
-    let started = Instant::now();
-    let launched = {
-        let label = label.clone();
-        tokio::task::spawn_blocking(move || launcher.launch(&label)).await
-    };
-    let link = match launched {
-        Ok(Ok(link)) => link,
-        Ok(Err(error)) => {
-            return Err(SpawnError::Died(Death::new(format!("is not there: {error}"))));
+/// One load serves all who wait: with the largest context that any of them wants and that can be
+/// had, else with the request's own.
+fn shared_context(
+    largest: Option<&u32>,
+    own: Option<u32>,
+    can_be_had: impl Fn(Option<u32>) -> bool,
+) -> Option<u32> {
+    let largest = largest.copied();
+    if can_be_had(largest) { largest } else { own }
+}
+
+fn refusal(waiter: &Waiter, needed: u64, room: Room) -> SchedulerError {
+    let name = waiter.spec.name.clone();
+    match room {
+        Room::AllPinned { limit } => SchedulerError::AllPinned { name, limit },
+        Room::Never { available, pinned } => {
+            SchedulerError::InsufficientMemory { name, needed, available, pinned }
         }
-        Err(error) => return Err(SpawnError::Died(Death::new(format!("is not there: {error}")))),
-    };
-    let template = spec.template.clone();
-    let options = LoadOptions { context_length, template, ..LoadOptions::default() };
-    let progress = |done| tracing::debug!(model = %label, done, "loading");
-    let runner = Runner::load(link, &label, spec.model_path.clone(), options, progress).await?;
-    tracing::info!(model = %label, elapsed = ?started.elapsed(), "loaded");
-    Ok(runner)
+        // Only what can never be is refused.
+        Room::Fits | Room::Evict(_) | Room::Wait(_) => {
+            SchedulerError::InsufficientMemory { name, needed, available: 0, pinned: 0 }
+        }
+    }
 }

@@ -1,0 +1,1 @@
+//! A long random life of the scheduler, on paused time.
