@@ -74,12 +74,10 @@ pub(super) fn regret(load: Duration, idle: Duration, forever: bool) -> f64 {
 }
 
 impl Occupant {
-    /// Promised and not touched: available to the system, but not to us.
+    /// Promised and not touched: available to the system, but not to us. Until its process is gone
+    /// it may still touch it, even one that was told to end.
     pub(super) fn reserved(&self) -> u64 {
-        match self.standing {
-            Standing::Leaving => 0,
-            _ => self.promised.saturating_sub(self.measured),
-        }
+        self.promised.saturating_sub(self.measured)
     }
 
     /// What its leaving adds to the free bytes.
@@ -161,7 +159,11 @@ impl Ledger {
         }
         let kept: i128 = pinned().map(|(_, one)| one.gain()).sum();
         let all: i128 = self.occupants.iter().map(Occupant::gain).sum();
-        let available = self.base + all - kept;
+        // How much of its promise a load has taken is seen late, so all of it may come back.
+        let each = self.occupants.iter().enumerate().filter(|one| !stays(one));
+        let loading = each.filter(|(_, one)| one.standing == Standing::Loading);
+        let unseen: i128 = loading.map(|(_, one)| i128::from(one.reserved())).sum();
+        let available = self.base + all + unseen - kept;
         let bytes = |value: i128| u64::try_from(value.max(0)).unwrap_or(u64::MAX);
         (i128::from(needed) > available)
             .then(|| Room::Never { available: bytes(available), pinned: bytes(kept) })

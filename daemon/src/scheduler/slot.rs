@@ -4,13 +4,16 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
 use dsk_registry::Name;
-use tokio::{sync::oneshot, task::AbortHandle, time::Instant};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
 
 use super::{
     Resident, ResidentState,
@@ -58,14 +61,18 @@ pub(super) struct Slot {
 
 #[derive(Debug)]
 pub(super) enum State {
-    Loading(AbortHandle),
+    Loading,
     Ready(Arc<Runner>),
     Leaving,
 }
 
-/// What the task that loads a model tells of it.
+/// What the actor and the task that loads a model tell each other.
 #[derive(Debug, Default)]
 pub(super) struct ChildFacts {
+    /// The load is given up.
+    cancel: Notify,
+    /// There is a process, and its end will be told.
+    launched: AtomicBool,
     /// The bits of an f32 from 0 to 1.
     progress: AtomicU32,
     /// 0 before the process runs.
@@ -81,8 +88,18 @@ impl ChildFacts {
         f32::from_bits(self.progress.load(Ordering::Relaxed))
     }
 
-    pub(super) fn set_pid(&self, pid: Option<u32>) {
+    pub(super) fn launched(&self, pid: Option<u32>) {
         self.pid.store(pid.unwrap_or(0), Ordering::Relaxed);
+        self.launched.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_launched(&self) -> bool {
+        self.launched.load(Ordering::Acquire)
+    }
+
+    /// Ends when the load was given up.
+    pub(super) async fn cancelled(&self) {
+        self.cancel.notified().await;
     }
 
     pub(super) fn pid(&self) -> Option<u32> {
@@ -107,10 +124,12 @@ impl Slot {
         (self.began + self.load_time + residency).min(self.last_used + QUIET)
     }
 
-    /// Ends the runner, whoever uses it.
+    /// Ends the runner, whoever uses it, or gives up its load.
     pub(super) fn leave(&mut self) {
-        if let State::Ready(runner) = std::mem::replace(&mut self.state, State::Leaving) {
-            runner.stop();
+        match std::mem::replace(&mut self.state, State::Leaving) {
+            State::Ready(runner) => runner.stop(),
+            State::Loading => self.child.cancel.notify_one(),
+            State::Leaving => {}
         }
     }
 
@@ -126,7 +145,7 @@ impl Slot {
     /// `touched` is what its process was seen to use.
     pub(super) fn occupant(&self, touched: Option<u64>, now: Instant) -> Occupant {
         let standing = match self.state {
-            State::Loading(_) => Standing::Loading,
+            State::Loading => Standing::Loading,
             State::Leaving => Standing::Leaving,
             State::Ready(_) if self.leases == 0 && self.held_until() <= now => Standing::Idle,
             State::Ready(_) => Standing::Held,
@@ -151,7 +170,7 @@ impl Slot {
     /// What it uses where the system does not say: what is loaded of it, and of its context nothing.
     fn presumed(&self) -> u64 {
         match &self.state {
-            State::Loading(_) => (self.bytes as f64 * f64::from(self.child.progress())) as u64,
+            State::Loading => (self.bytes as f64 * f64::from(self.child.progress())) as u64,
             State::Ready(runner) => self.bytes.saturating_sub(runner.loaded().bytes.kv),
             State::Leaving => self.bytes,
         }
@@ -163,7 +182,7 @@ impl Slot {
             _ => None,
         };
         let state = match self.state {
-            State::Loading(_) => ResidentState::Loading,
+            State::Loading => ResidentState::Loading,
             State::Ready(_) if !self.retiring => ResidentState::Ready,
             _ => ResidentState::Stopping,
         };

@@ -467,3 +467,5 @@ async fn the_self_check_answers_during_a_load() {
     sleep(Duration::from_secs(1)).await;
     assert!(world.scheduler.self_check(Duration::from_millis(10)).await);
 }
+
+mod residency;

@@ -191,7 +191,7 @@ impl Actor {
         let wanted = self.context_of(waiter);
         let slot = &self.slots[index];
         let runner = match &slot.state {
-            State::Loading(_) => return Verdict::Loading,
+            State::Loading => return Verdict::Loading,
             State::Leaving => return Verdict::Wait,
             State::Ready(runner) => Arc::clone(runner),
         };

@@ -80,18 +80,11 @@ impl Actor {
         }
     }
 
-    /// Ends every load, and every model after its running requests.
+    /// Gives up every load, and ends every model after its running requests.
     pub(super) fn retire_all(&mut self) {
-        self.slots.retain(|slot| match &slot.state {
-            State::Loading(load) => {
-                load.abort();
-                false
-            }
-            _ => true,
-        });
         for slot in &mut self.slots {
             slot.retiring = true;
-            if slot.is_idle() {
+            if slot.leases == 0 {
                 slot.leave();
             }
         }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use dsk_daemon_engine::LoadOptions;
-use tokio::time::Instant;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use super::{
     super::{
@@ -15,7 +18,7 @@ use super::{
 use crate::{
     keep_alive::KeepAlive,
     models::ModelSpec,
-    runner::{Death, Launch, Runner, SpawnError},
+    runner::{Death, Launch, Link, Runner, SpawnError},
 };
 
 /// Footprints remembered; they are read again from the file's header when forgotten.
@@ -55,14 +58,9 @@ impl Actor {
         tracing::info!(model = %spec.name, context, bytes, "loading");
         let child = Arc::new(ChildFacts::default());
         let launcher = Arc::clone(&self.launcher);
-        let load = load(launcher, Arc::clone(&spec), context, Arc::clone(&child));
-        let asks = self.asks.clone();
-        let task = tokio::spawn(async move {
-            let result = load.await.map(Arc::new);
-            if let Some(asks) = asks.upgrade() {
-                let _ = asks.send(Ask::LoadEnded { slot: id, result });
-            }
-        });
+        let task =
+            Task { id, launcher, spec: Arc::clone(&spec), context, child: Arc::clone(&child) };
+        tokio::spawn(task.run(self.asks.clone()));
         self.slots.push(Slot {
             id,
             names: [spec.name.clone()].into(),
@@ -71,7 +69,7 @@ impl Actor {
             spec,
             context_asked: context,
             bytes,
-            state: State::Loading(task.abort_handle()),
+            state: State::Loading,
             leases: 0,
             retiring: false,
             yielding: false,
@@ -86,6 +84,13 @@ impl Actor {
 
     pub(super) fn load_ended(&mut self, id: u64, result: Result<Arc<Runner>, SpawnError>) {
         let Some(index) = self.slots.iter().position(|slot| slot.id == id) else { return };
+        if let State::Leaving = self.slots[index].state {
+            // It was given up. The end of its process is told; without one it is over now.
+            if !self.slots[index].child.is_launched() {
+                self.gone(index);
+            }
+            return;
+        }
         let error = match result {
             Ok(runner) => return self.loaded(index, runner),
             Err(error) => error,
@@ -102,9 +107,6 @@ impl Actor {
         };
         tracing::warn!(model = %slot.spec.name, %error, "a model was not loaded");
         self.fail_waiters(slot.spec.digest, &error);
-        for watcher in slot.watchers {
-            let _ = watcher.send(());
-        }
     }
 
     fn loaded(&mut self, index: usize, runner: Arc<Runner>) {
@@ -130,43 +132,92 @@ impl Actor {
 
     pub(super) fn died(&mut self, id: u64, death: &Death) {
         let Some(index) = self.slots.iter().position(|slot| slot.id == id) else { return };
-        let slot = self.slots.swap_remove(index);
-        if let State::Leaving = slot.state {
-            tracing::info!(model = %slot.spec.name, "unloaded");
-        } else {
-            tracing::error!(model = %slot.spec.name, "the runner {death}");
-            self.crashes.record(slot.spec.digest, &death.to_string(), Instant::now());
+        let slot = &self.slots[index];
+        match slot.state {
+            // The end of the load tells why.
+            State::Loading => return,
+            State::Leaving => tracing::info!(model = %slot.spec.name, "unloaded"),
+            State::Ready(_) => {
+                tracing::error!(model = %slot.spec.name, "the runner {death}");
+                self.crashes.record(slot.spec.digest, &death.to_string(), Instant::now());
+            }
         }
-        for watcher in slot.watchers {
+        self.gone(index);
+    }
+
+    fn gone(&mut self, index: usize) {
+        for watcher in self.slots.swap_remove(index).watchers {
             let _ = watcher.send(());
         }
     }
 }
 
-async fn load(
+/// A load, apart from the actor.
+struct Task {
+    id: u64,
     launcher: Arc<dyn Launch>,
     spec: Arc<ModelSpec>,
-    context_length: Option<u32>,
+    context: Option<u32>,
     child: Arc<ChildFacts>,
-) -> Result<Runner, SpawnError> {
-    let label = spec.name.to_string();
-    let started = Instant::now();
-    let launched = {
-        let label = label.clone();
-        tokio::task::spawn_blocking(move || launcher.launch(&label)).await
-    };
-    let link = match launched {
-        Ok(Ok(link)) => link,
-        Ok(Err(error)) => {
-            return Err(SpawnError::Died(Death::new(format!("is not there: {error}"))));
+}
+
+impl Task {
+    async fn run(self, asks: mpsc::WeakUnboundedSender<Ask>) {
+        let (slot, started) = (self.id, Instant::now());
+        let result = match self.launch().await {
+            Ok(link) => {
+                let link = watched(link, slot, asks.clone());
+                self.child.launched(link.pid);
+                tokio::select! {
+                    result = self.load(link) => result,
+                    // The link is dropped, and with it the process.
+                    () = self.child.cancelled() => return,
+                }
+            }
+            Err(error) => Err(error),
+        };
+        if result.is_ok() {
+            tracing::info!(model = %self.spec.name, elapsed = ?started.elapsed(), "loaded");
         }
-        Err(error) => return Err(SpawnError::Died(Death::new(format!("is not there: {error}")))),
-    };
-    child.set_pid(link.pid);
-    let template = spec.template.clone();
-    let options = LoadOptions { context_length, template, ..LoadOptions::default() };
-    let progress = |done| child.set_progress(done);
-    let runner = Runner::load(link, &label, spec.model_path.clone(), options, progress).await?;
-    tracing::info!(model = %label, elapsed = ?started.elapsed(), "loaded");
-    Ok(runner)
+        if let Some(asks) = asks.upgrade() {
+            let _ = asks.send(Ask::LoadEnded { slot, result: result.map(Arc::new) });
+        }
+    }
+
+    async fn launch(&self) -> Result<Link, SpawnError> {
+        let (launcher, label) = (Arc::clone(&self.launcher), self.spec.name.to_string());
+        let absent = |error: &dyn std::fmt::Display| {
+            SpawnError::Died(Death::new(format!("is not there: {error}")))
+        };
+        match tokio::task::spawn_blocking(move || launcher.launch(&label)).await {
+            Ok(Ok(link)) => Ok(link),
+            Ok(Err(error)) => Err(absent(&error)),
+            Err(error) => Err(absent(&error)),
+        }
+    }
+
+    async fn load(&self, link: Link) -> Result<Runner, SpawnError> {
+        let (label, path) = (self.spec.name.to_string(), self.spec.model_path.clone());
+        let options = LoadOptions {
+            context_length: self.context,
+            template: self.spec.template.clone(),
+            ..LoadOptions::default()
+        };
+        let progress = |done| self.child.set_progress(done);
+        Runner::load(link, &label, path, options, progress).await
+    }
+}
+
+/// The same link; the actor hears of the process's end even when the link is dropped before it.
+fn watched(link: Link, slot: u64, asks: mpsc::WeakUnboundedSender<Ask>) -> Link {
+    let (say, died) = oneshot::channel();
+    let ends = link.died;
+    tokio::spawn(async move {
+        let death = ends.await.unwrap_or_else(|_| Death::new("is gone"));
+        let _ = say.send(death.clone());
+        if let Some(asks) = asks.upgrade() {
+            let _ = asks.send(Ask::Died { slot, death });
+        }
+    });
+    Link { died, ..link }
 }

@@ -126,7 +126,7 @@ impl Actor {
         let model = waiter.spec.digest;
         let slot = self.slots.iter().find(|slot| slot.spec.digest == model);
         let load = match slot {
-            Some(slot) if matches!(slot.state, State::Loading(_)) => return remaining(slot, now),
+            Some(slot) if matches!(slot.state, State::Loading) => return remaining(slot, now),
             Some(slot) => slot.load_time,
             None => self.means.load(model, self.known_bytes(waiter)),
         };
@@ -142,7 +142,7 @@ impl Actor {
         let leaves_in = |slot: &Slot| match &slot.state {
             State::Ready(_) if slot.leases > 0 => self.means.request(),
             State::Ready(_) => slot.held_until().saturating_duration_since(now),
-            State::Loading(_) => remaining(slot, now) + self.means.request(),
+            State::Loading => remaining(slot, now) + self.means.request(),
             State::Leaving => Duration::ZERO,
         };
         let movable = self.slots.iter().filter(|slot| !slot.pinned);

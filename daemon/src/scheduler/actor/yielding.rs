@@ -100,7 +100,7 @@ impl Actor {
     /// Loads the next of the models that had to leave, when nothing else is going on and it costs
     /// nobody anything.
     pub(super) fn restore(&mut self, now: Instant) {
-        let moves = |slot: &Slot| matches!(slot.state, State::Loading(_) | State::Leaving);
+        let moves = |slot: &Slot| matches!(slot.state, State::Loading | State::Leaving);
         if !self.pending.is_empty() || self.slots.iter().any(moves) {
             return;
         }
