@@ -40,8 +40,10 @@ pub(crate) enum Verb {
     Serve(verbs::serve::ServeArgs),
     /// Chat with a model, or have it answer one prompt
     Run(verbs::run::RunArgs),
-    /// Fetch a model from a registry
-    Pull(verbs::pull::TransferArgs),
+    /// Fetch a model from a registry, in the variant that suits this machine
+    Pull(verbs::pull::PullArgs),
+    /// Show what this machine can run, and how fast
+    Fit(verbs::fit::FitArgs),
     /// Send a model to a registry
     Push(verbs::pull::TransferArgs),
     /// List the models that are here
@@ -139,6 +141,9 @@ mod tests {
             "dsk --host h:1 list --json",
             "dsk list smol --host h:1",
             "dsk run m",
+            "dsk pull m --quant q5_K_M --dry-run --machine m.json --json",
+            "dsk fit",
+            "dsk fit deepseek-r1 --ctx 8192 --kv q8_0 --quant q4_K_M --machine m.json --json",
             "dsk run m say hello --think --verbose --keepalive 10m",
             "dsk run m --think=false --hidethinking --nowordwrap",
             "dsk rm a b c",
@@ -168,6 +173,9 @@ mod tests {
             "dsk rm",
             "dsk cp a",
             "dsk run m --think=hard",
+            "dsk pull m --machine m.json",
+            "dsk fit a b",
+            "dsk fit m --kv f8",
             "dsk show m --license --template",
             "dsk registry",
             "dsk completion tcsh-like",

@@ -86,7 +86,7 @@ impl Exit {
             | ErrorCode::UnsupportedModel
             | ErrorCode::RegistryProtocol
             | ErrorCode::RegistryUnreachable => Exit::General,
-            ErrorCode::OutOfMemory => Exit::DoesNotFit,
+            ErrorCode::OutOfMemory | ErrorCode::DoesNotFit => Exit::DoesNotFit,
             ErrorCode::NoSpace => Exit::NoSpace,
         }
     }
@@ -182,6 +182,7 @@ mod tests {
             overloaded 69
             out_of_memory 6
             yielded 69
+            does_not_fit 6
             no_space 8
         "#]]
         .assert_eq(&text);

@@ -164,6 +164,9 @@ fn client_hint(error: &ClientError) -> Option<String> {
             }
             ErrorCode::IntegrityFailed => "try again; if it stays so the registry's copy is broken",
             ErrorCode::OutOfMemory => "`dsk ps` shows what is loaded, `dsk stop MODEL` makes room",
+            ErrorCode::DoesNotFit => {
+                "`dsk fit MODEL` shows every variant; an exact tag is pulled whatever it takes"
+            }
             ErrorCode::Overloaded => "try again later, or raise DSK_MAX_QUEUE",
             ErrorCode::RunnerDied | ErrorCode::Internal | ErrorCode::LoadFailed => {
                 "the daemon's log has the cause"

@@ -6,6 +6,7 @@ pub(crate) mod config;
 pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod doctor;
+pub(crate) mod fit;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod ps;
@@ -35,6 +36,7 @@ pub(crate) fn dispatch(cli: Cli, terminal: &mut Terminal) -> anyhow::Result<Exit
         Verb::Run(args) => block_on(run::run(&shared, args, terminal)),
         Verb::Pull(args) => block_on(pull::pull(&shared, &args, terminal)),
         Verb::Push(args) => block_on(pull::push(&shared, &args, terminal)),
+        Verb::Fit(args) => block_on(fit::fit(&shared, &args, terminal)),
         Verb::List(args) => block_on(list::list(&shared, &args, terminal)),
         Verb::Logs(args) => block_on(logs::logs(&shared, &args, terminal)),
         Verb::Ps(args) => block_on(ps::ps(&shared, &args, terminal)),

@@ -98,6 +98,7 @@ fn dsk_routes() -> Router<Arc<Http>> {
         .route("/api/dsk/machine", get(dsk::machine))
         .route("/api/dsk/status", get(dsk::status))
         .route("/api/dsk/logs", get(dsk::logs::logs))
+        .route("/api/dsk/fit", post(dsk::fit::fit))
 }
 
 impl Http {

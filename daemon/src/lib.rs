@@ -26,6 +26,7 @@ mod server;
 pub mod service;
 mod systemd;
 pub mod transfers;
+pub mod variants;
 mod watch;
 
 pub use config::{Config, ConfigError};

@@ -31,6 +31,8 @@ pub struct Service {
     pub scheduler: Scheduler,
     /// Pulls and pushes.
     pub transfers: Transfers,
+    /// What asks registries.
+    pub registry: Client,
     /// What the models are, and how much they were used.
     pub index: Index,
     /// The last lines of the log.
@@ -101,15 +103,17 @@ impl Service {
             user_agent: concat!("dsk/", env!("CARGO_PKG_VERSION")).to_owned(),
         })?;
         let metrics = Arc::<Metrics>::default();
+        let machine = Monitor::new(store.root().to_owned());
         Ok(Arc::new(Service {
             scheduler: Scheduler::start(Settings::new(&config), launcher),
             transfers: Transfers::new(
-                RegistryMover::new(client, store.clone()),
+                RegistryMover::new(client.clone(), store.clone(), machine.clone()),
                 Arc::clone(&metrics),
             ),
             logs,
             metrics,
-            machine: Monitor::new(store.root().to_owned()),
+            machine,
+            registry: client,
             started: Instant::now(),
             config,
             store,

@@ -21,6 +21,10 @@ use futures_util::{Stream, future::BoxFuture};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::fit::Ask;
+use crate::hardware::Monitor;
+use crate::variants::{Asked, Choice, Planned, Source, VariantError};
+
 mod board;
 mod counted;
 #[cfg(test)]
@@ -45,6 +49,26 @@ pub enum Direction {
     Push,
 }
 
+/// Why a transfer failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// The registry, the network or the disk.
+    #[error(transparent)]
+    Registry(#[from] ClientError),
+    /// No variant of the model could be chosen.
+    #[error(transparent)]
+    Variant(VariantError),
+}
+
+impl From<VariantError> for TransferError {
+    fn from(error: VariantError) -> TransferError {
+        match error {
+            VariantError::Registry(error) => TransferError::Registry(error),
+            error => TransferError::Variant(error),
+        }
+    }
+}
+
 /// The transfers that are under way.
 #[derive(Debug, Clone)]
 pub struct Transfers {
@@ -54,13 +78,13 @@ pub struct Transfers {
 /// Progress as it comes, then the end: after `Success` or an error the stream is over. The error is
 /// shared by everyone who joined. Dropping it leaves the transfer.
 pub struct Transfer {
-    lines: mpsc::Receiver<Result<Progress, Arc<ClientError>>>,
+    lines: mpsc::Receiver<Result<Progress, Arc<TransferError>>>,
     _seat: Seat,
 }
 
 /// What does the work; the registry's client, or a script in tests.
 pub(crate) trait Mover: Send + Sync + 'static {
-    fn run(&self, job: Job) -> BoxFuture<'static, Result<(), ClientError>>;
+    fn run(&self, job: Job) -> BoxFuture<'static, Result<(), TransferError>>;
 }
 
 /// One transfer for a [`Mover`].
@@ -68,11 +92,15 @@ pub(crate) struct Job {
     pub(crate) direction: Direction,
     pub(crate) name: Name,
     pub(crate) insecure: bool,
+    /// The quantization that is wanted, where the name leaves it open.
+    pub(crate) quant: Option<String>,
     pub(crate) progress: Box<dyn Fn(Progress) + Send + Sync>,
     pub(crate) cancel: CancellationToken,
 }
 
-type Key = (Direction, Name, bool);
+/// What makes two requests one transfer: the direction, the name, whether plain HTTP is allowed, and the
+/// quantization.
+type Key = (Direction, Name, bool, Option<String>);
 
 struct Inner {
     mover: Box<dyn Mover>,
@@ -111,13 +139,13 @@ impl Transfers {
     }
 
     /// Pulls a model, or joins the pull that is under way.
-    pub fn pull(&self, name: Name, insecure: bool) -> Transfer {
-        self.join((Direction::Pull, name, insecure))
+    pub fn pull(&self, name: Name, insecure: bool, quant: Option<String>) -> Transfer {
+        self.join((Direction::Pull, name, insecure, quant))
     }
 
     /// Pushes a model, or joins the push that is under way.
     pub fn push(&self, name: Name, insecure: bool) -> Transfer {
-        self.join((Direction::Push, name, insecure))
+        self.join((Direction::Push, name, insecure, None))
     }
 
     /// The models that are being transferred.
@@ -191,7 +219,7 @@ impl Transfers {
 }
 
 fn job(key: &Key, transfer: &Arc<Running>, pull: Option<Arc<Counted>>) -> Job {
-    let (direction, name, insecure) = key.clone();
+    let (direction, name, insecure, quant) = key.clone();
     let board = Arc::clone(transfer);
     let progress = Box::new(move |line| {
         if let Some(pull) = &pull {
@@ -199,11 +227,11 @@ fn job(key: &Key, transfer: &Arc<Running>, pull: Option<Arc<Counted>>) -> Job {
         }
         board.board.put(line);
     });
-    Job { direction, name, insecure, progress, cancel: transfer.cancel.clone() }
+    Job { direction, name, insecure, quant, progress, cancel: transfer.cancel.clone() }
 }
 
 /// Carries what changes on the board to one caller, until the end or until the caller is gone.
-async fn relay(transfer: Arc<Running>, lines: mpsc::Sender<Result<Progress, Arc<ClientError>>>) {
+async fn relay(transfer: Arc<Running>, lines: mpsc::Sender<Result<Progress, Arc<TransferError>>>) {
     let mut seen = 0;
     let mut changes = transfer.board.changes();
     loop {
@@ -253,7 +281,7 @@ impl Drop for Seat {
 }
 
 impl Stream for Transfer {
-    type Item = Result<Progress, Arc<ClientError>>;
+    type Item = Result<Progress, Arc<TransferError>>;
 
     fn poll_next(
         mut self: Pin<&mut Self>,
@@ -274,27 +302,52 @@ impl fmt::Debug for Transfer {
 pub(crate) struct RegistryMover {
     client: Client,
     store: Store,
+    machine: Monitor,
 }
 
 impl RegistryMover {
-    pub(crate) fn new(client: Client, store: Store) -> RegistryMover {
-        RegistryMover { client, store }
+    pub(crate) fn new(client: Client, store: Store, machine: Monitor) -> RegistryMover {
+        RegistryMover { client, store, machine }
     }
 }
 
 impl Mover for RegistryMover {
-    fn run(&self, job: Job) -> BoxFuture<'static, Result<(), ClientError>> {
+    fn run(&self, job: Job) -> BoxFuture<'static, Result<(), TransferError>> {
         let (client, store) = (self.client.clone(), self.store.clone());
+        let here = self.machine.clone();
         Box::pin(async move {
-            let Job { direction, name, insecure, progress, cancel } = job;
-            let options = TransferOptions { insecure, from: None };
-            match direction {
-                Direction::Pull => {
-                    let pulled = client.pull(&store, &name, &options, progress, &cancel).await;
-                    pulled.map(|_: StoredManifest| ())
+            match job.direction {
+                Direction::Pull => pull(&client, &store, here, job).await,
+                Direction::Push => {
+                    let Job { name, insecure, progress, cancel, .. } = job;
+                    let options = TransferOptions { insecure, from: None };
+                    Ok(client.push(&store, &name, &options, progress, &cancel).await?)
                 }
-                Direction::Push => client.push(&store, &name, &options, progress, &cancel).await,
             }
         })
     }
+}
+
+/// Chooses the variant where the name leaves it open, says which and why, and fetches it.
+async fn pull(
+    client: &Client,
+    store: &Store,
+    here: Monitor,
+    job: Job,
+) -> Result<(), TransferError> {
+    let Job { name, insecure, quant, progress, cancel, .. } = job;
+    let source = Source { client, name: &name, insecure };
+    let asked = Asked { quant, machine: Planned::Here(here), ask: Ask::default() };
+    let choice = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(ClientError::Cancelled.into()),
+        choice = source.choose(&asked) => choice?,
+    };
+    for line in &choice.lines {
+        progress(Progress::Note(line.clone()));
+    }
+    let Choice { from, .. } = choice;
+    let options = TransferOptions { insecure, from };
+    let pulled = client.pull(store, &name, &options, progress, &cancel).await;
+    Ok(pulled.map(|_: StoredManifest| ())?)
 }

@@ -65,6 +65,8 @@ pub struct Family {
 pub struct Size {
     /// Its tag, such as `7b`.
     pub tag: String,
+    /// What the tags of its variants begin with at Ollama's registry, which keeps no list of them.
+    pub tags: String,
     /// Weights in the model.
     pub parameters: u64,
     /// The model as its makers call it, and what it was made from.
@@ -134,6 +136,16 @@ impl Family {
 }
 
 impl Size {
+    /// The tag of a variant at Ollama's registry: `7b-qwen-distill-q4_K_M`.
+    pub fn tag_of(&self, variant: &Variant) -> String {
+        let quant = match variant.quant.strip_prefix('Q') {
+            Some(rest) => format!("q{rest}"),
+            None if variant.quant == "F16" => "fp16".to_owned(),
+            None => variant.quant.to_lowercase(),
+        };
+        format!("{}-{quant}", self.tags)
+    }
+
     /// The weights that one token is multiplied with: all of them, but for experts not asked and the
     /// table a token's vector is looked up in.
     pub fn active_parameters(&self) -> u64 {

@@ -99,6 +99,8 @@ impl Default for Limits {
 /// `PushingManifest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
+    /// What whoever began the transfer has to say of it; never the client's own.
+    Note(String),
     /// Asking the registry for the manifest.
     Manifest,
     /// A blob is arriving, or was there already.

@@ -11,3 +11,4 @@ mod kill;
 mod registry;
 mod systemd;
 mod tidy;
+mod variants;

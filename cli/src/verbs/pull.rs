@@ -1,7 +1,10 @@
 //! `dsk pull` and `dsk push`: models from and to registries, with progress.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use dsk_daemon_api::client::Lines;
+use dsk_daemon_api::fit::PullChoice;
 use dsk_daemon_api::ollama::{ProgressLine, PullRequest};
 use dsk_daemon_api::{Client, ClientError};
 use serde_json::json;
@@ -12,6 +15,23 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::terminal::Terminal;
+use crate::units;
+use crate::verbs::fit::machine_in;
+
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    #[command(flatten)]
+    transfer: TransferArgs,
+    /// Take this quantization, such as q5_K_M, of those the source offers
+    #[arg(long, value_name = "QUANT")]
+    quant: Option<String>,
+    /// Only say which variant would be pulled, and why
+    #[arg(long)]
+    dry_run: bool,
+    /// Choose for the machine that this file describes, as `dsk fit --machine` reads it
+    #[arg(long, value_name = "FILE", requires = "dry_run")]
+    machine: Option<PathBuf>,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct TransferArgs {
@@ -37,12 +57,20 @@ fn request(model: &str, insecure: bool) -> PullRequest {
 
 pub(crate) async fn pull(
     shared: &Shared,
-    args: &TransferArgs,
+    args: &PullArgs,
     terminal: &mut Terminal,
 ) -> anyhow::Result<Exit> {
     let client = Connection::open(shared)?.client;
+    let mut request = args.transfer.request();
+    request.quant.clone_from(&args.quant);
+    let args = match args {
+        PullArgs { dry_run: true, machine, .. } => {
+            request.machine = machine.as_deref().map(machine_in).transpose()?;
+            return dry_run(&client, &request, args.transfer.json, terminal).await;
+        }
+        PullArgs { transfer, .. } => transfer,
+    };
     let resume = format!("the same command goes on from there: dsk pull {}", args.model);
-    let request = args.request();
     let lines = client.pull(&request);
     follow(lines, Interrupted::new("pull", resume), args.json, terminal).await
 }
@@ -57,6 +85,42 @@ pub(crate) async fn push(
     let request = args.request();
     let lines = client.push(&request);
     follow(lines, Interrupted::new("push", resume), args.json, terminal).await
+}
+
+/// Says what a pull would fetch.
+async fn dry_run(
+    client: &Client,
+    request: &PullRequest,
+    json: bool,
+    terminal: &mut Terminal,
+) -> anyhow::Result<Exit> {
+    let asked = tokio::select! {
+        asked = client.pull_choice(request) => asked,
+        () = interrupted() => return Ok(Exit::Interrupted),
+    };
+    let choice = match asked {
+        Ok(choice) => choice,
+        Err(error) => {
+            if json {
+                terminal.json(&json!({"error": error.to_string()}))?;
+            }
+            return Err(error.into());
+        }
+    };
+    if json {
+        terminal.json_pretty(&choice)?;
+    } else {
+        terminal.data(&chosen(&choice))?;
+    }
+    Ok(Exit::Success)
+}
+
+/// The choice in words: which and why, then what would come over the wire.
+fn chosen(choice: &PullChoice) -> String {
+    let mut text: String = choice.lines.iter().map(|line| format!("{line}\n")).collect();
+    let PullChoice { model, reference, bytes, .. } = choice;
+    text.push_str(&format!("would pull {reference} as {model}: {}\n", units::bytes(*bytes)));
+    text
 }
 
 /// Pulls a model that `dsk run` did not find here.

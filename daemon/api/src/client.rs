@@ -19,6 +19,7 @@ use tokio_util::io::ReaderStream;
 use url::Url;
 
 use crate::error::ErrorCode;
+use crate::fit::{FitRequest, FitResponse, PullChoice};
 use crate::ndjson::{LINE_BYTES_MAX, LineDecoder};
 use crate::ollama::{
     ChatLine, ChatRequest, CopyRequest, CreateRequest, DeleteRequest, GenerateLine,
@@ -199,6 +200,17 @@ impl Client {
         self.lines("/api/pull", request).await
     }
 
+    /// Says what a pull would fetch, and fetches nothing.
+    pub async fn pull_choice(&self, request: &PullRequest) -> Result<PullChoice, ClientError> {
+        let request = PullRequest { dry_run: true, ..request.clone() };
+        self.asked("/api/pull", &request).await
+    }
+
+    /// What a machine can run.
+    pub async fn fit(&self, request: &FitRequest) -> Result<FitResponse, ClientError> {
+        self.asked("/api/dsk/fit", request).await
+    }
+
     /// Sends a model to its registry.
     pub async fn push(&self, request: &PushRequest) -> Result<Lines<ProgressLine>, ClientError> {
         self.lines("/api/push", request).await
@@ -265,6 +277,18 @@ impl Client {
     /// A call that answers soon, with one object.
     async fn short<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
         let response = self.answer(request.timeout(SHORT_TIMEOUT)).await?;
+        let body = self.checked(response).await?.bytes().await;
+        let body = body.map_err(|error| self.protocol(chain(&error)))?;
+        serde_json::from_slice(&body).map_err(|error| self.protocol(error.to_string()))
+    }
+
+    /// A call whose answer may have to be asked for at a registry, so that nothing limits its time here.
+    async fn asked<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let response = self.answer(self.request(Method::POST, path).json(body)).await?;
         let body = self.checked(response).await?.bytes().await;
         let body = body.map_err(|error| self.protocol(chain(&error)))?;
         serde_json::from_slice(&body).map_err(|error| self.protocol(error.to_string()))

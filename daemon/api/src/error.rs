@@ -78,6 +78,8 @@ pub enum ErrorCode {
     OutOfMemory,
     /// The models' memory was given to somebody else.
     Yielded,
+    /// The model does not fit the machine, and waiting does not help.
+    DoesNotFit,
     /// The disk is full.
     NoSpace,
 }
@@ -135,6 +137,7 @@ pub const TABLE: &[Row] = &[
     row(ErrorCode::Overloaded, "overloaded", 503, API, "server busy, please try again.  maximum pending requests exceeded"),
     row(ErrorCode::OutOfMemory, "out_of_memory", 503, API, "not enough memory for the model"),
     row(ErrorCode::Yielded, "yielded", 503, API, "the models' memory was yielded; take it back: dsk yield --resume"),
+    row(ErrorCode::DoesNotFit, "does_not_fit", 422, REQUEST, "the model does not fit this machine"),
     row(ErrorCode::NoSpace, "no_space", 507, API, "no space left on the disk of the models folder"),
 ];
 

@@ -9,6 +9,7 @@
 
 pub mod client;
 pub mod error;
+pub mod fit;
 mod lenient;
 pub mod ndjson;
 pub mod ollama;

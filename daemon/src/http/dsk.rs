@@ -15,6 +15,8 @@ use super::reply::{self, Native};
 use super::{Http, store};
 use crate::hardware;
 
+pub(crate) mod fit;
+
 /// dsk's own version.
 const DSK_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The page: one file, and nothing from anywhere else.

@@ -8,6 +8,8 @@ use crate::index::IndexError;
 use crate::models::ModelsError;
 use crate::runner::LoadFailureKind;
 use crate::scheduler::SchedulerError;
+use crate::transfers::TransferError;
+use crate::variants::VariantError;
 
 /// A request that its runner refused or lost.
 pub(crate) fn of_request(failure: &Failure) -> ApiError {
@@ -60,6 +62,27 @@ pub(crate) fn of_registry(error: &ClientError) -> ApiError {
         ClientError::Cancelled => ErrorCode::Cancelled.into(),
         ClientError::Protocol { .. } => ApiError::new(ErrorCode::RegistryProtocol, text),
     }
+}
+
+/// A transfer that failed, or a choice of variants.
+pub(crate) fn of_transfer(error: &TransferError) -> ApiError {
+    match error {
+        TransferError::Registry(error) => of_registry(error),
+        TransferError::Variant(error) => of_variant(error),
+    }
+}
+
+/// Variants that could not be chosen from.
+pub(crate) fn of_variant(error: &VariantError) -> ApiError {
+    let code = match error {
+        VariantError::Registry(error) => return of_registry(error),
+        VariantError::Contradiction { .. } => ErrorCode::InvalidRequest,
+        VariantError::Unoffered { .. } => ErrorCode::ManifestNotFound,
+        VariantError::Misfit { .. } => ErrorCode::DoesNotFit,
+        VariantError::Unplannable { .. } => ErrorCode::UnsupportedModel,
+        VariantError::Interrupted => return ApiError::logged(ErrorCode::Internal, error),
+    };
+    ApiError::new(code, error.to_string())
 }
 
 /// A model that cannot be resolved, by the name the client used.

@@ -2,8 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dsk_registry::{ClientError, Digest, Progress};
+use dsk_registry::{Digest, Progress};
 use tokio::sync::watch;
+
+use super::TransferError;
 
 /// The state of one transfer.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ struct Entry {
     appeared: u64,
 }
 
-type End = Result<(), Arc<ClientError>>;
+type End = Result<(), Arc<TransferError>>;
 
 /// What changed since a caller last looked, the oldest change first.
 #[derive(Debug)]
@@ -91,9 +93,10 @@ impl Board {
     }
 }
 
-/// What a line is about.
+/// What a line is about; every note is about something else.
 fn subject(line: &Progress) -> (std::mem::Discriminant<Progress>, Option<Digest>) {
     let digest = match line {
+        Progress::Note(text) => Some(Digest::of(text.as_bytes())),
         Progress::Blob { digest, .. }
         | Progress::Verifying { digest }
         | Progress::Pushing { digest, .. } => Some(*digest),

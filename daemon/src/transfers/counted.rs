@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dsk_registry::{ClientError, Digest, Name, Progress};
 
+use super::TransferError;
 use crate::metrics::Metrics;
 
 /// Counts one pull from its beginning to its end.
@@ -34,10 +35,10 @@ impl Counted {
         self.metrics.pulled(new);
     }
 
-    pub(super) fn end(&self, result: &Result<(), ClientError>) {
+    pub(super) fn end(&self, result: &Result<(), TransferError>) {
         let outcome = match result {
             Ok(()) => "ok",
-            Err(ClientError::Cancelled) => "cancelled",
+            Err(TransferError::Registry(ClientError::Cancelled)) => "cancelled",
             Err(_) => "failed",
         };
         self.metrics.pull_ended(&self.name, outcome, self.fetched.load(Ordering::Relaxed));

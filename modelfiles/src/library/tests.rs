@@ -73,6 +73,9 @@ fn names_and_tags_are_found() {
     assert_eq!(family.size("latest").map(|size| size.tag.as_str()), Some("7b"));
     let size = family.size("1.5b").expect("is in the library");
     assert_eq!(size.variant("q4_k_m").map(|variant| variant.bytes), Some(1_120_000_000));
+    let tags: Vec<_> = size.variants.iter().map(|variant| size.tag_of(variant)).collect();
+    assert_eq!(tags[0], "1.5b-qwen-distill-q4_K_M");
+    assert_eq!(tags[4], "1.5b-qwen-distill-fp16");
     assert!(find("gpt-5").is_none() && family.size("3b").is_none());
 }
 

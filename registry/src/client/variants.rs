@@ -57,7 +57,8 @@ pub(super) async fn of(
     };
     if session.name.tag() == DEFAULT_TAG && hub::is_hub(session.name.host()) {
         let files = hub::quantizations(session).await?;
-        return resolved(session, files.into_iter().map(|quant| (quant.to_owned(), quant))).await;
+        let tags = files.into_iter().map(|quant| (quant.to_owned(), quant)).collect();
+        return resolved(session, tags).await;
     }
     let listed = tags::list(session).await?.unwrap_or_else(|| hints.tags.clone());
     of_groups(session, grouped(listed), own.as_ref(), hints).await
@@ -93,7 +94,7 @@ async fn entries(session: &Session<'_>, index: &Index) -> Result<Vec<SourceVaria
     let named = index.manifests.iter().filter_map(|entry| {
         entry.quantization().map(|quant| (Reference::Digest(entry.digest), quant))
     });
-    let variants = fetched(session, named).await?;
+    let variants = fetched(session, named.collect()).await?;
     if variants.is_empty() {
         let reason = "its index names no quantization that could be told apart".to_owned();
         return Err(session.protocol(reason));
@@ -150,18 +151,20 @@ fn stems(tag: &str, hints: &Hints) -> Vec<String> {
 
 async fn resolved(
     session: &Session<'_>,
-    tags: impl IntoIterator<Item = (String, &'static str)>,
+    tags: Vec<(String, &'static str)>,
 ) -> Result<Vec<SourceVariant>, ClientError> {
-    fetched(session, tags.into_iter().map(|(tag, quant)| (Reference::Tag(tag), quant))).await
+    let named = tags.into_iter().map(|(tag, quant)| (Reference::Tag(tag), quant)).collect();
+    fetched(session, named).await
 }
 
 /// The variants with their sizes, smallest first. One that cannot be had is left out.
 async fn fetched(
     session: &Session<'_>,
-    named: impl Iterator<Item = (Reference, &'static str)>,
+    mut named: Vec<(Reference, &'static str)>,
 ) -> Result<Vec<SourceVariant>, ClientError> {
     let mut seen = BTreeSet::new();
-    let named: Vec<_> = named.filter(|(_, quant)| seen.insert(*quant)).take(VARIANTS_MAX).collect();
+    named.retain(|(_, quant)| seen.insert(*quant));
+    named.truncate(VARIANTS_MAX);
     let mut variants = Vec::new();
     for (reference, quant) in named {
         match manifest::fetch(session, &reference).await {

@@ -27,6 +27,15 @@ pub struct PullRequest {
     /// Lines as they come (the default) or the last one only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
+    /// dsk's own: this quantization, where the name leaves it open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quant: Option<String>,
+    /// dsk's own: only say what would be pulled, as one [`crate::fit::PullChoice`].
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "is_false")]
+    pub dry_run: bool,
+    /// dsk's own, with `dry_run`: another machine than the daemon's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Value>,
 }
 
 impl PullRequest {

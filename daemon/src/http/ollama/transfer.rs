@@ -9,14 +9,18 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use dsk_daemon_api::ApiError;
+use dsk_daemon_api::fit::PullChoice;
 use dsk_daemon_api::ollama::{ProgressLine, PullRequest, PushRequest};
-use dsk_registry::{Digest, Progress};
+use dsk_daemon_api::{ApiError, ErrorCode};
+use dsk_registry::{Digest, Name, Progress};
 use futures_util::stream::{self, BoxStream, StreamExt};
 
 use super::NDJSON;
+use crate::fit::Ask;
+use crate::http::dsk::fit::machine_of;
 use crate::http::reply::{self, Native};
 use crate::http::{Http, body, failure, parse_name, store};
+use crate::variants::{Asked, Planned, Source};
 
 /// How long the first line waits for the registry's first answer.
 const HOLD: Duration = Duration::from_secs(3);
@@ -28,8 +32,15 @@ type Lines = BoxStream<'static, Result<ProgressLine, ApiError>>;
 pub(crate) async fn pull(State(http): State<Arc<Http>>, request: Request) -> Native {
     let body: PullRequest = body::json(request, body::SMALL_BYTES_MAX).await?;
     let name = parse_name(body.target())?;
-    let progress = http.service.transfers.pull(name, body.insecure);
-    let progress = progress.map(|step| step.map_err(|error| failure::of_registry(&error)));
+    if body.dry_run {
+        return Ok(reply::json(&choice(&http, &name, body).await?));
+    }
+    if body.machine.is_some() {
+        let message = "`machine` goes with `dry_run`: a pull is for the daemon's own machine";
+        return Err(ApiError::new(ErrorCode::InvalidRequest, message).into());
+    }
+    let progress = http.service.transfers.pull(name, body.insecure, body.quant);
+    let progress = progress.map(|step| step.map_err(|error| failure::of_transfer(&error)));
     let lines = lines(progress.boxed(), Direction::Pull);
     Ok(answer(lines, body.stream.unwrap_or(true)).await?)
 }
@@ -41,9 +52,24 @@ pub(crate) async fn push(State(http): State<Arc<Http>>, request: Request) -> Nat
     let found = store::find(&http.service.store, name).await?;
     let found = found.ok_or_else(|| failure::not_found(body.target()))?;
     let progress = http.service.transfers.push(found.name, body.insecure);
-    let progress = progress.map(|step| step.map_err(|error| failure::of_registry(&error)));
+    let progress = progress.map(|step| step.map_err(|error| failure::of_transfer(&error)));
     let lines = lines(progress.boxed(), Direction::Push);
     Ok(answer(lines, body.stream.unwrap_or(true)).await?)
+}
+
+/// What a pull would fetch.
+async fn choice(http: &Http, name: &Name, body: PullRequest) -> Result<PullChoice, ApiError> {
+    let machine = match body.machine {
+        Some(machine) => Planned::Elsewhere(Arc::new(machine_of(machine)?)),
+        None => Planned::Here(http.service.machine.clone()),
+    };
+    let asked = Asked { quant: body.quant, machine, ask: Ask::default() };
+    let source = Source { client: &http.service.registry, name, insecure: body.insecure };
+    let choice = source.choose(&asked).await.map_err(|error| failure::of_variant(&error))?;
+    // Where there is nothing to choose, the name must still lead somewhere.
+    let literal = source.literal(choice.from.clone()).await;
+    let variant = literal.map_err(|error| failure::of_registry(&error))?;
+    Ok(choice.told(name, &variant))
 }
 
 /// Which way the layers go; it only decides words.
@@ -67,6 +93,7 @@ fn lines(progress: BoxStream<'static, Result<Progress, ApiError>>, direction: Di
 fn told(progress: Progress, direction: Direction) -> Vec<ProgressLine> {
     let status = |text: &str| vec![ProgressLine::status(text)];
     match (progress, direction) {
+        (Progress::Note(text), _) => status(&text),
         (Progress::Manifest, Direction::Pull) => status("pulling manifest"),
         (Progress::Manifest, Direction::Push) => status("retrieving manifest"),
         (Progress::Blob { digest, total, completed }, _) => {
