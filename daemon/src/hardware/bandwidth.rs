@@ -23,7 +23,7 @@ const ROUND: Duration = Duration::from_millis(12);
 /// Words between two looks at the clock: 512 KiB.
 const STRIDE: usize = 64 << 10;
 
-/// Bytes per second; `None` where memory is too scarce to measure. Blocking, up to 100 ms, and all
+/// Bytes per second; `None` where memory is too scarce to measure. Blocking, about 100 ms, and all
 /// processors are busy meanwhile: once per process is enough.
 pub(super) fn measure(roots: &Roots, machine: &Machine) -> Option<u64> {
     let wanted = caches(roots).saturating_mul(CACHES).clamp(BYTES_MIN, BYTES_MAX);
@@ -61,20 +61,23 @@ fn fastest(threads: usize, words: usize) -> u64 {
     sums.fold(0.0, f64::max) as u64
 }
 
-/// Bytes per second of this thread in each round.
+/// Bytes per second of this thread in each round: of the stride in the middle, since others that take
+/// the processor for a while slow down a few strides and say nothing of the memory.
 fn rounds(barrier: &Barrier, words: usize) -> [f64; ROUNDS] {
     // Written, since pages that were never written to are all the same page.
     let buffer = vec![1_u64; words];
     let mut chunks = buffer.chunks_exact(STRIDE).cycle();
     [(); ROUNDS].map(|()| {
         barrier.wait();
-        let (began, mut bytes) = (Instant::now(), 0_usize);
+        let (began, mut times) = (Instant::now(), Vec::new());
         while began.elapsed() < ROUND {
-            let chunk = chunks.next().unwrap_or_default();
-            black_box(sum(chunk));
-            bytes += size_of_val(chunk);
+            let start = Instant::now();
+            black_box(sum(chunks.next().unwrap_or_default()));
+            times.push(start.elapsed());
         }
-        bytes as f64 / began.elapsed().as_secs_f64()
+        times.sort_unstable();
+        let middle = times.get(times.len() / 2).map_or(0.0, Duration::as_secs_f64);
+        if middle > 0.0 { size_of::<[u64; STRIDE]>() as f64 / middle } else { 0.0 }
     })
 }
 
