@@ -188,7 +188,8 @@ fn attempts<'a>(allowed: &[&'a Candidate], ask: &Ask) -> Vec<Attempt<'a>> {
             allowed.iter().copied().filter(|one| one.is_coarse() == coarse).collect();
         for target in contexts(ask) {
             // Where nothing is fast enough, the smallest is the fastest.
-            let smallest: Vec<_> = tier.iter().rev().copied().collect();
+            let mut smallest = tier.clone();
+            smallest.sort_by_key(|one| one.file_bytes);
             push(&mut attempts, &tier, target, &kvs, Class::Vram, true);
             push(&mut attempts, &smallest, target, &kvs, Class::Vram, false);
             push(&mut attempts, &tier, target, &kvs, Class::Split, true);

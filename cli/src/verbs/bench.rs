@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use dsk_daemon::bench::{
     self, BenchOptions, Bytes, ExecutorKind, KvFormat, MemoryReport, PerplexityOptions, Report,
     Stage,
@@ -22,6 +22,7 @@ use crate::{table, units};
 const LOG_DEFAULT: &str = "warn";
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("in_context").args(["perplexity", "memory"]))]
 pub(crate) struct BenchArgs {
     /// The model's name, or the path of a GGUF file
     model: String,
@@ -59,7 +60,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, requires = "ctx", conflicts_with = "perplexity")]
     memory: bool,
     /// Tokens of a chunk of the text, the second half of which is scored; or of the context
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", requires = "in_context")]
     ctx: Option<usize>,
     /// Chunks of the text to score, from its start
     #[arg(long, value_name = "COUNT", requires = "perplexity", value_parser = positive)]
