@@ -15,7 +15,7 @@ use std::{
 use dsk_registry::Name;
 use url::Url;
 
-use crate::keep_alive::KeepAlive;
+use crate::{keep_alive::KeepAlive, runner::PATIENCE};
 
 pub mod host;
 mod parse;
@@ -25,7 +25,7 @@ mod tests;
 
 pub use source::{Env, Files, Origin, ProcessEnv};
 
-use parse::{absolute, boolean, bytes, from_str, list, names, number, registry};
+use parse::{absolute, boolean, bytes, from_str, list, names, number, registry, runner_timeout};
 
 /// How many requests may wait when nothing says otherwise.
 const QUEUE_DEFAULT: usize = 512;
@@ -33,6 +33,10 @@ const QUEUE_DEFAULT: usize = 512;
 const QUEUE_MAX: usize = 65_536;
 /// More models than this at once is a mistake.
 const LOADED_MAX: usize = 1024;
+/// A runner that has less time to answer is ended whenever the machine is busy.
+const RUNNER_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// One that has more keeps its clients waiting for nothing.
+const RUNNER_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// How long running requests may go on after the daemon was told to stop.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -88,6 +92,8 @@ keys! {
     MaxQueue "max_queue" ["DSK_MAX_QUEUE", "OLLAMA_MAX_QUEUE"];
     /// Tokens of context when neither request nor model says; 0 lets the engine decide.
     ContextLength "context_length" ["DSK_CONTEXT_LENGTH", "OLLAMA_CONTEXT_LENGTH"];
+    /// How long a working runner may be silent before it is ended as hung.
+    RunnerTimeout "runner_timeout" ["DSK_RUNNER_TIMEOUT"];
     /// The log filter: a level, or directives such as `info,dsk_registry=debug`.
     Log "log" ["DSK_LOG"];
     /// How the log is written: `text` or `json`.
@@ -170,6 +176,8 @@ pub struct Config {
     pub max_queue: usize,
     /// Tokens of context when neither the request nor the model says.
     pub context_length: Option<u32>,
+    /// How long a working runner may be silent before it is ended as hung.
+    pub runner_timeout: Duration,
     /// The log filter.
     pub log: String,
     /// How the log is written.
@@ -293,6 +301,7 @@ impl Layers {
         let queue = QUEUE_DEFAULT.to_string();
         let max_queue = self.parsed(Key::MaxQueue, &queue, |text| number(text, QUEUE_MAX));
         let context = self.parsed(Key::ContextLength, "0", |text| number(text, u32::MAX as usize));
+        let runner_timeout = self.parsed(Key::RunnerTimeout, "15s", runner_timeout);
         let log = self.parsed(Key::Log, "info", |text| Ok(text.to_owned()));
         let log_format = self.parsed(Key::LogFormat, "text", LogFormat::parse);
         let insecure_bind = self.parsed(Key::InsecureBind, "false", boolean);
@@ -313,6 +322,7 @@ impl Layers {
             context_length: context
                 .and_then(|tokens| u32::try_from(tokens).ok())
                 .filter(|n| *n > 0),
+            runner_timeout: runner_timeout.unwrap_or(PATIENCE),
             log: log.unwrap_or_default(),
             log_format: log_format.unwrap_or_default(),
             insecure_bind: insecure_bind.unwrap_or_default(),

@@ -7,8 +7,9 @@
 //!     └── event streams <┘ <══════Report═══════┘
 //! ```
 //!
-//! Frames are in [`frame`], what they say in [`protocol`], the child's side in [`child`], the
-//! process and its socket in [`process`]. [`Runner`] hands each request its own bounded stream of
+//! Frames are in [`frame`], what they say in [`protocol`], the child's side in [`child`] and what it
+//! may do in [`sandbox`]; the process and its socket in [`process`], its control group in [`cgroup`],
+//! what it died of in [`death`], and who notices that it stands still in [`watchdog`]. [`Runner`] hands each request its own bounded stream of
 //! events and turns the child's death into one failure for each of them.
 
 use std::{
@@ -21,14 +22,21 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
 };
 
 use dsk_daemon_engine::{Event, Failure, FailureKind, LoadOptions, Loaded, Request};
 use futures_util::Stream;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::Instant,
+};
 
+use sandbox::Confinement;
+use watchdog::Watchdog;
+
+mod cgroup;
 mod child;
+mod death;
 mod frame;
 mod process;
 mod protocol;
@@ -37,22 +45,23 @@ pub mod sandbox;
 pub(crate) mod scripted;
 #[cfg(test)]
 mod tests;
+mod watchdog;
 
 pub use child::child_main;
-pub(crate) use process::{Death, Launch, Link, ProcessLauncher};
+pub use death::{Death, DeathKind};
+pub(crate) use process::{Launch, Link, PATIENCE, ProcessLauncher};
 pub(crate) use protocol::{Command, Report};
 pub use protocol::{LoadFailure, LoadFailureKind};
 
 /// Events a request may be behind. A client that reads slower than this is cut off, so that it
 /// neither fills memory nor stops the others: the engine's thread never waits for a client.
 const EVENTS_BEHIND_MAX: usize = 8192;
-/// A load that reports no progress for this long has hung.
-const LOAD_SILENCE_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// A resident model in a child process. Dropping it ends the child.
 #[derive(Debug)]
 pub(crate) struct Runner {
     loaded: Loaded,
+    confinement: Option<Confinement>,
     shared: Arc<Shared>,
 }
 
@@ -70,6 +79,8 @@ struct Shared {
     label: String,
     commands: mpsc::UnboundedSender<Command>,
     requests: Mutex<HashMap<u64, mpsc::Sender<Event>>>,
+    /// Wakes the watchdog, which sleeps while nothing runs.
+    arrived: Notify,
     next_id: AtomicU64,
     death: watch::Sender<Option<Death>>,
 }
@@ -78,6 +89,12 @@ impl Shared {
     fn requests(&self) -> MutexGuard<'_, HashMap<u64, mpsc::Sender<Event>>> {
         // The map is whole between any two statements that hold the lock.
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, report: Report) {
+        if let Report::Event { id, event } = report {
+            self.deliver(id, event);
+        }
     }
 
     /// Hands an event to its request; one that does not keep up is cancelled.
@@ -105,35 +122,41 @@ impl Runner {
         progress: impl Fn(f32),
     ) -> Result<Runner, SpawnError> {
         let _ = link.commands.send(Command::Load { model, options });
+        let mut watchdog = Watchdog::of_load(link.patience, Instant::now());
+        let mut confinement = None;
         let loaded = loop {
-            match tokio::time::timeout(LOAD_SILENCE_MAX, link.reports.recv()).await {
-                Ok(Some(Report::Loading { progress: done })) => progress(done),
-                Ok(Some(Report::Loaded(loaded))) => break loaded,
-                Ok(Some(Report::LoadFailed(failure))) => return Err(SpawnError::Load(failure)),
-                Ok(Some(Report::Confined(confinement))) => tracing::debug!(%confinement),
-                Ok(Some(Report::Event { .. })) => {}
-                Ok(None) => return Err(SpawnError::Died(link.death().await)),
-                Err(_) => {
-                    let seconds = LOAD_SILENCE_MAX.as_secs();
-                    let cause = format!("made no progress for {seconds} s while loading");
-                    return Err(SpawnError::Died(Death::new(cause)));
-                }
+            match link.hear(&mut watchdog).await {
+                Some(Report::Confined(said)) => confinement = Some(said),
+                Some(Report::Loading { progress: done }) => progress(done),
+                Some(Report::Loaded(loaded)) => break loaded,
+                Some(Report::LoadFailed(failure)) => return Err(SpawnError::Load(failure)),
+                Some(Report::Pong | Report::Event { .. }) => {}
+                None => return Err(SpawnError::Died(link.death().await)),
             }
         };
+        if let Some(lax) = confinement.as_ref().filter(|said| !said.is_full()) {
+            tracing::warn!(model = label, "the runner is {lax}");
+        }
         let shared = Arc::new(Shared {
             label: label.to_owned(),
             commands: link.commands.clone(),
             requests: Mutex::default(),
+            arrived: Notify::new(),
             next_id: AtomicU64::new(0),
             death: watch::Sender::new(None),
         });
         tokio::spawn(pump(link, Arc::clone(&shared)));
-        Ok(Runner { loaded, shared })
+        Ok(Runner { loaded, confinement, shared })
     }
 
     /// What the child loaded.
     pub(crate) fn loaded(&self) -> &Loaded {
         &self.loaded
+    }
+
+    /// How the child is confined; none where it did not say.
+    pub(crate) fn confinement(&self) -> Option<&Confinement> {
+        self.confinement.as_ref()
     }
 
     /// Resolves when the child is gone.
@@ -157,6 +180,7 @@ impl Runner {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, events) = mpsc::channel(EVENTS_BEHIND_MAX);
         self.shared.requests().insert(id, sender);
+        self.shared.arrived.notify_one();
         let sent = self.shared.commands.send(Command::Submit { id, request: Box::new(request) });
         // After the entry is in the map: the pump empties it once more when the child is gone.
         if sent.is_err() || self.shared.death.borrow().is_some() {
@@ -174,11 +198,29 @@ impl Drop for Runner {
 
 /// Carries reports to their requests until the child is gone, then fails what is left.
 async fn pump(mut link: Link, shared: Arc<Shared>) {
-    while let Some(report) = link.reports.recv().await {
-        if let Report::Event { id, event } = report {
-            shared.deliver(id, event);
+    loop {
+        // An idle runner is not woken, and nor is the daemon on its account.
+        while shared.requests().is_empty() {
+            tokio::select! {
+                biased;
+                report = link.reports.recv() => match report {
+                    Some(report) => shared.take(report),
+                    None => return bury(link, &shared).await,
+                },
+                () = shared.arrived.notified() => {}
+            }
+        }
+        let mut watchdog = Watchdog::of_work(link.patience, Instant::now());
+        while !shared.requests().is_empty() {
+            match link.hear(&mut watchdog).await {
+                Some(report) => shared.take(report),
+                None => return bury(link, &shared).await,
+            }
         }
     }
+}
+
+async fn bury(mut link: Link, shared: &Shared) {
     let death = link.death().await;
     shared.death.send_replace(Some(death));
     shared.requests().clear();
@@ -207,7 +249,7 @@ impl EventStream {
         match self.shared.death.borrow().as_ref() {
             Some(death) => {
                 let message = format!("the runner of {} {death}", self.shared.label);
-                Failure::new(FailureKind::RunnerDied, message)
+                Failure::new(death.failure(), message)
             }
             None => Failure::new(
                 FailureKind::Cancelled,

@@ -78,7 +78,8 @@ pub enum ServiceError {
 impl Service {
     /// Opens the store and the index and starts the scheduler. Blocking, inside a runtime.
     pub fn open(config: Config, logs: Ring) -> Result<Arc<Service>, ServiceError> {
-        let launcher = ProcessLauncher::new(config.runner.clone()).map_err(ServiceError::Runner)?;
+        let launcher = ProcessLauncher::new(config.runner.clone(), config.runner_timeout);
+        let launcher = launcher.map_err(ServiceError::Runner)?.with_groups();
         Service::assemble(config, logs, Arc::new(launcher))
     }
 

@@ -6,6 +6,7 @@ mod bad_input;
 mod bench;
 mod chat;
 mod clients;
+mod faults;
 mod harness;
 mod kill;
 mod registry;

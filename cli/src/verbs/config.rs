@@ -88,6 +88,7 @@ mod tests {
             memory_reserve    auto                                default
             max_queue         512                                 default
             context_length    0                                   default
+            runner_timeout    15s                                 default
             log               info                                default
             log_format        text                                default
             insecure_bind     false                               default

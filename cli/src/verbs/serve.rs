@@ -71,6 +71,9 @@ pub(crate) struct ConfigFlags {
     /// Tokens of context where neither request nor model says; 0 lets the engine decide
     #[arg(long, value_name = "TOKENS")]
     context_length: Option<String>,
+    /// How long a working model's process may be silent before it is ended: 15s, 1m
+    #[arg(long, value_name = "DURATION")]
+    runner_timeout: Option<String>,
     /// What to log: error, warn, info, debug, trace, or directives per module
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -102,6 +105,7 @@ impl ConfigFlags {
             .set(Key::MemoryReserve, self.memory_reserve.clone())
             .set(Key::MaxQueue, self.max_queue.clone())
             .set(Key::ContextLength, self.context_length.clone())
+            .set(Key::RunnerTimeout, self.runner_timeout.clone())
             .set(Key::Log, self.log.clone())
             .set(Key::LogFormat, self.log_format.clone())
             .set(Key::InsecureBind, self.insecure_bind.then_some("true"));

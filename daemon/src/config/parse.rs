@@ -3,10 +3,14 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use dsk_registry::Name;
 use url::Url;
+
+use super::{RUNNER_TIMEOUT_MAX, RUNNER_TIMEOUT_MIN};
+use crate::keep_alive::KeepAlive;
 
 pub(super) fn from_str<T: std::str::FromStr>(text: &str) -> Result<T, String>
 where
@@ -41,6 +45,14 @@ pub(super) fn number(text: &str, max: usize) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(number) if number <= max => Ok(number),
         _ => Err(format!("{text:?} is not a whole number from 0 to {max}")),
+    }
+}
+
+/// A duration that is long enough to answer in and short enough to be waited for.
+pub(super) fn runner_timeout(text: &str) -> Result<Duration, String> {
+    match from_str::<KeepAlive>(text)?.duration() {
+        Some(time) if (RUNNER_TIMEOUT_MIN..=RUNNER_TIMEOUT_MAX).contains(&time) => Ok(time),
+        _ => Err(format!("{text:?} is not from 1s to 10m")),
     }
 }
 

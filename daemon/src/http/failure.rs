@@ -6,7 +6,7 @@ use dsk_registry::{ClientError, DigestError, NameError, StoreError};
 
 use crate::index::IndexError;
 use crate::models::ModelsError;
-use crate::runner::LoadFailureKind;
+use crate::runner::{DeathKind, LoadFailureKind};
 use crate::scheduler::SchedulerError;
 use crate::transfers::TransferError;
 use crate::variants::VariantError;
@@ -116,6 +116,9 @@ impl From<SchedulerError> for ApiError {
             SchedulerError::InsufficientMemory { .. }
             | SchedulerError::AllPinned { .. }
             | SchedulerError::Pressure { .. } => ErrorCode::OutOfMemory,
+            SchedulerError::RunnerDied { death, .. } if death.kind() == DeathKind::OutOfMemory => {
+                ErrorCode::OutOfMemory
+            }
             SchedulerError::RunnerDied { .. } | SchedulerError::CrashLoop { .. } => {
                 ErrorCode::RunnerDied
             }

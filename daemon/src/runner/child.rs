@@ -1,8 +1,8 @@
 //! The child's side: `dsk runner` reads commands from its socket and runs them on an engine.
 //!
-//! No tokio here: one thread reads, the engine's thread writes events. The socket is the child's
-//! standard input; when the daemon is gone it reads its end, and the process exits at once, in the
-//! middle of a step if need be.
+//! No tokio here: one thread reads and answers pings, the first one loads and hands out requests,
+//! the engine's writes events. The socket is the child's standard input; when the daemon is gone its
+//! end is read, and the process exits, in the middle of a step if need be.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use std::{
     os::{fd::AsFd, unix::net::UnixStream},
     path::Path,
     process::ExitCode,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
 };
 
 use dsk_daemon_engine::{
@@ -93,6 +93,7 @@ pub(crate) fn serve<B: Backend>(
         return Ok(());
     };
     reports.send(&Report::Confined(confine(&[&model])));
+    let commands = listen(commands, reports.clone())?;
     let loading = &mut |progress| reports.send(&Report::Loading { progress });
     let backend = match B::load(&model, &options, loading) {
         Ok(backend) => backend,
@@ -102,17 +103,35 @@ pub(crate) fn serve<B: Backend>(
         }
     };
     reports.send(&Report::Loaded(backend.loaded().clone()));
-    run(&backend, &reports, &mut commands)
+    run(&backend, &reports, &commands)
 }
 
-fn run<B: Backend>(
-    backend: &B,
-    reports: &Reports,
-    commands: &mut impl Read,
-) -> Result<(), FrameError> {
+type Commands = mpsc::Receiver<Result<Command, FrameError>>;
+
+/// Reads commands on a thread of its own: a ping is answered while a model loads. The channel closes
+/// where the socket ends.
+fn listen(mut socket: impl Read + Send + 'static, reports: Reports) -> io::Result<Commands> {
+    let (sender, commands) = mpsc::channel();
+    let listen = move || {
+        while let Some(command) = frame::read(&mut socket).transpose() {
+            if let Ok(Command::Ping) = command {
+                reports.send(&Report::Pong);
+                continue;
+            }
+            let broken = command.is_err();
+            if sender.send(command).is_err() || broken {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("commands".to_owned()).spawn(listen)?;
+    Ok(commands)
+}
+
+fn run<B: Backend>(backend: &B, reports: &Reports, commands: &Commands) -> Result<(), FrameError> {
     let running = Running::default();
-    while let Some(command) = frame::read(commands)? {
-        match command {
+    for command in commands {
+        match command? {
             Command::Submit { id, request } => {
                 running.lock().insert(id, None);
                 let (ids, reports) = (running.clone(), reports.clone());
@@ -135,6 +154,8 @@ fn run<B: Backend>(
                 }
             }
             Command::Load { .. } => tracing::warn!("a second model for one runner is refused"),
+            // Answered where it was read.
+            Command::Ping => {}
             Command::Stop => break,
         }
     }

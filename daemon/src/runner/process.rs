@@ -3,14 +3,15 @@
 use std::{
     collections::VecDeque,
     ffi::OsString,
-    fmt, io,
-    os::{
-        fd::OwnedFd,
-        unix::{net::UnixStream as StdUnixStream, process::ExitStatusExt},
-    },
-    path::PathBuf,
+    io,
+    os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc as std_mpsc,
+    },
     time::Duration,
 };
 
@@ -23,15 +24,21 @@ use tokio::{
     process::{Child, ChildStderr},
     sync::{mpsc, oneshot},
     task::JoinHandle,
+    time::Instant,
 };
 
 use super::{
+    cgroup::{self, Group, Subtree},
+    death::{Death, End},
     frame::{self, FrameError},
     protocol::{Command, Report},
+    watchdog::{self, Due, Watchdog},
 };
 
 /// Reports the daemon may be behind before the child waits.
 const REPORTS_BEHIND_MAX: usize = 256;
+/// How long a runner may leave a ping unanswered where nothing says otherwise.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a child may take to end by itself.
 const GRACE: Duration = Duration::from_secs(2);
 /// Lines of the child's stderr kept for the message of its death.
@@ -54,29 +61,6 @@ const VARIABLES: &[&str] = &[
     "LLVM_PROFILE_FILE",
 ];
 
-/// Why a runner is gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Death {
-    cause: String,
-}
-
-impl Death {
-    /// A death whose cause completes "the runner of X …".
-    pub(crate) fn new(cause: impl Into<String>) -> Death {
-        Death { cause: cause.into() }
-    }
-
-    pub(super) fn unknown() -> Death {
-        Death::new("is gone")
-    }
-}
-
-impl fmt::Display for Death {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.cause)
-    }
-}
-
 /// A child as channels: commands in, reports out, its death at the end.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -84,8 +68,12 @@ pub(crate) struct Link {
     pub(crate) commands: mpsc::UnboundedSender<Command>,
     pub(crate) reports: mpsc::Receiver<Report>,
     pub(crate) died: oneshot::Receiver<Death>,
-    /// The child's process, where there is one.
+    /// Ends a child that has hung; what is sent completes "the runner of X …".
+    pub(crate) hang: Option<oneshot::Sender<String>>,
+    /// The process; none where a test plays it.
     pub(crate) pid: Option<u32>,
+    /// How long it may leave a ping unanswered.
+    pub(crate) patience: Duration,
 }
 
 impl Link {
@@ -93,12 +81,42 @@ impl Link {
     pub(crate) async fn death(&mut self) -> Death {
         (&mut self.died).await.unwrap_or_else(|_| Death::unknown())
     }
+
+    /// The next report, while the watchdog watches; `None` when the child is gone.
+    pub(super) async fn hear(&mut self, watchdog: &mut Watchdog) -> Option<Report> {
+        loop {
+            // What was said already is heard before anyone is blamed for silence.
+            tokio::select! {
+                biased;
+                report = self.reports.recv() => {
+                    let report = report?;
+                    watchdog.heard(&report, Instant::now());
+                    return Some(report);
+                }
+                () = tokio::time::sleep_until(watchdog.next()) => self.guard(watchdog),
+            }
+        }
+    }
+
+    /// Does what the watchdog finds to be due.
+    fn guard(&mut self, watchdog: &mut Watchdog) {
+        match watchdog.look(Instant::now(), self.pid.and_then(watchdog::computed)) {
+            Due::Ping => {
+                let _ = self.commands.send(Command::Ping);
+            }
+            Due::Kill(cause) => {
+                if let Some(hang) = self.hang.take() {
+                    let _ = hang.send(cause);
+                }
+            }
+        }
+    }
 }
 
 /// Starts runners. The scheduler knows no more of them than this.
 pub(crate) trait Launch: Send + Sync + 'static {
-    /// Starts a child for the model called `label`.
-    fn launch(&self, label: &str) -> io::Result<Link>;
+    /// Starts a child for the model called `label`, which is planned to take so many bytes.
+    fn launch(&self, label: &str, bytes: u64) -> io::Result<Link>;
 }
 
 /// Starts `PROGRAM runner` with a socket as its standard input.
@@ -108,6 +126,8 @@ pub(crate) trait Launch: Send + Sync + 'static {
 #[derive(Debug)]
 pub(crate) struct ProcessLauncher {
     spawns: std_mpsc::Sender<Spawn>,
+    patience: Duration,
+    subtree: Option<Subtree>,
 }
 
 struct Spawn {
@@ -117,8 +137,9 @@ struct Spawn {
 }
 
 impl ProcessLauncher {
-    /// A launcher of `program`, or of the program that runs now.
-    pub(crate) fn new(program: Option<PathBuf>) -> io::Result<ProcessLauncher> {
+    /// A launcher of `program`, or of the program that runs now. A runner that leaves a ping
+    /// unanswered for as long as the patience lasts is killed.
+    pub(crate) fn new(program: Option<PathBuf>, patience: Duration) -> io::Result<ProcessLauncher> {
         let program = match program {
             Some(program) => program,
             None => std::env::current_exe()?,
@@ -135,7 +156,27 @@ impl ProcessLauncher {
                 let _ = spawn.reply.send(child);
             }
         })?;
-        Ok(ProcessLauncher { spawns })
+        Ok(ProcessLauncher { spawns, patience, subtree: None })
+    }
+
+    /// Gives each runner a control group of its own where this process has a subtree for them.
+    pub(crate) fn with_groups(self) -> ProcessLauncher {
+        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        match Subtree::take(Path::new(cgroup::ROOT), &own, std::process::id()) {
+            Ok(subtree) => {
+                tracing::debug!(?subtree, "runners get control groups of their own");
+                ProcessLauncher { subtree: Some(subtree), ..self }
+            }
+            Err(why) => {
+                tracing::info!(%why, "runners share the daemon's control group");
+                self
+            }
+        }
+    }
+
+    fn group(&self, child: &Child, bytes: u64) -> Option<Group> {
+        let group = self.subtree.as_ref()?.hold(child.id()?, bytes);
+        group.inspect_err(|error| tracing::warn!(%error, "a runner has no group of its own")).ok()
     }
 }
 
@@ -160,7 +201,7 @@ fn start(
 }
 
 impl Launch for ProcessLauncher {
-    fn launch(&self, label: &str) -> io::Result<Link> {
+    fn launch(&self, label: &str, bytes: u64) -> io::Result<Link> {
         let (ours, theirs) = StdUnixStream::pair()?;
         let (reply, child) = std_mpsc::channel();
         let runtime = tokio::runtime::Handle::current();
@@ -168,17 +209,18 @@ impl Launch for ProcessLauncher {
         let gone = || io::Error::other("the thread that starts runners is gone");
         self.spawns.send(spawn).map_err(|_| gone())?;
         let mut child = child.recv().map_err(|_| gone())??;
+        let group = self.group(&child, bytes);
         let (stderr, pid) = (child.stderr.take(), child.id());
-        let supervisor = Supervisor { label: label.to_owned(), child, stderr };
-        let link = connect(ours, |socket_ended| supervisor.watch(socket_ended))?;
-        Ok(Link { pid, ..link })
+        let supervisor = Supervisor { label: label.to_owned(), child, stderr, group };
+        let link = connect(ours, |ended| supervisor.watch(ended))?;
+        Ok(Link { pid, patience: self.patience, ..link })
     }
 }
 
 /// Makes a link over a socket. `supervise` gets how the socket ended and says how the child died.
 pub(super) fn connect<F>(
     socket: StdUnixStream,
-    supervise: impl FnOnce(oneshot::Receiver<Result<(), FrameError>>) -> F,
+    supervise: impl FnOnce(oneshot::Receiver<End>) -> F,
 ) -> io::Result<Link>
 where
     F: Future<Output = Death> + Send + 'static,
@@ -189,27 +231,61 @@ where
     let (to_daemon, reports) = mpsc::channel(REPORTS_BEHIND_MAX);
     let (ended, socket_ended) = oneshot::channel();
     let (say_death, died) = oneshot::channel();
-    let mut writer = tokio::spawn(write_commands(to_child, writing));
+    let (hang, hung) = oneshot::channel();
+    let told = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn(write_commands(to_child, writing, Arc::clone(&told)));
     tokio::spawn(async move {
-        let end = tokio::select! {
-            end = read_reports(reading, &to_daemon) => end,
-            // Told to stop; a child that hangs does not close its side.
-            () = async { let _ = (&mut writer).await; tokio::time::sleep(GRACE).await } => Ok(()),
-        };
-        writer.abort();
-        let _ = ended.send(end);
+        let _ = ended.send(end(reading, to_daemon, writer, &told, hung).await);
     });
     let death = supervise(socket_ended);
     tokio::spawn(async move {
         let _ = say_death.send(death.await);
     });
-    Ok(Link { commands, reports, died, pid: None })
+    Ok(Link { commands, reports, died, hang: Some(hang), pid: None, patience: PATIENCE })
 }
 
-/// Writes until `Stop` or until nobody is left to command; then the child reads the end.
+/// Carries reports until the socket ends, in one way or another.
+async fn end(
+    reading: OwnedReadHalf,
+    reports: mpsc::Sender<Report>,
+    writer: JoinHandle<()>,
+    told: &AtomicBool,
+    hung: oneshot::Receiver<String>,
+) -> End {
+    let overdue = async {
+        // One that was told to stop and hangs does not close its side.
+        let _ = writer.await;
+        match told.load(Ordering::Relaxed) {
+            true => tokio::time::sleep(GRACE).await,
+            false => std::future::pending().await,
+        }
+    };
+    let hung = async {
+        match hung.await {
+            Ok(cause) => cause,
+            // Nobody watches it any more.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let end = tokio::select! {
+        end = read_reports(reading, &reports) => match end {
+            Err(error @ (FrameError::TooLong(_) | FrameError::Json(_))) => End::Garbage(error),
+            _ => End::Closed,
+        },
+        () = overdue => End::Stopped,
+        cause = hung => End::Hung(cause),
+    };
+    // A child that was told to stop closes its side as one that dies does.
+    let stopped = matches!(end, End::Closed) && told.load(Ordering::Relaxed);
+    if stopped { End::Stopped } else { end }
+}
+
+/// Writes until `Stop` or until nobody is left to command: both tell the child to end, which `told`
+/// says afterwards.
 async fn write_commands(
     mut commands: mpsc::UnboundedReceiver<Command>,
     mut socket: OwnedWriteHalf,
+    told: Arc<AtomicBool>,
 ) {
     while let Some(command) = commands.recv().await {
         let Ok(bytes) = frame::encode(&command) else {
@@ -217,10 +293,13 @@ async fn write_commands(
             tracing::error!("a command did not fit into a frame");
             continue;
         };
-        if socket.write_all(&bytes).await.is_err() || matches!(command, Command::Stop) {
+        // Before it is written: the child may close its side at once.
+        told.fetch_or(matches!(command, Command::Stop), Ordering::Relaxed);
+        if socket.write_all(&bytes).await.is_err() || told.load(Ordering::Relaxed) {
             return;
         }
     }
+    told.store(true, Ordering::Relaxed);
 }
 
 async fn read_reports(
@@ -241,54 +320,37 @@ struct Supervisor {
     label: String,
     child: Child,
     stderr: Option<ChildStderr>,
+    group: Option<Group>,
 }
 
 impl Supervisor {
-    async fn watch(mut self, socket_ended: oneshot::Receiver<Result<(), FrameError>>) -> Death {
+    async fn watch(mut self, ended: oneshot::Receiver<End>) -> Death {
         let lines = LastLines::default();
         let log = self.stderr.take().map(|stderr| lines.collect(stderr, self.label.clone()));
-        let garbage = match socket_ended.await {
-            Ok(Err(error @ (FrameError::TooLong(_) | FrameError::Json(_)))) => Some(error),
-            _ => None,
-        };
-        if garbage.is_some() {
-            let _ = self.child.start_kill();
+        let mut end = ended.await.unwrap_or(End::Closed);
+        let (status, patient) = self.reap(&end).await;
+        if let (End::Closed, false) = (&end, patient) {
+            end = End::Hung("closed its socket, went on".to_owned());
         }
-        let status = self.end().await;
         if let Some(log) = log {
             // The pipe ends with the child, unless a grandchild holds it.
             let _ = tokio::time::timeout(GRACE, log).await;
         }
-        match (garbage, status) {
-            (Some(error), _) => Death::new(format!("was killed because it sent garbage: {error}")),
-            (None, Some(status)) => Death::new(cause(status, &lines)),
-            (None, None) => Death::unknown(),
-        }
+        let memory = self.group.take().map(|group| group.killed_for_memory());
+        Death::of(&end, status, memory, &lines.text())
     }
 
-    /// Waits for the child to end by itself, then kills it.
-    async fn end(&mut self) -> Option<ExitStatus> {
-        if let Ok(status) = tokio::time::timeout(GRACE, self.child.wait()).await {
-            return status.ok();
+    /// Waits for the child to end by itself, then kills it; whether it did. One that is known not to
+    /// is killed at once, which ends a stopped process as well.
+    async fn reap(&mut self, end: &End) -> (Option<ExitStatus>, bool) {
+        if !end.must_kill()
+            && let Ok(status) = tokio::time::timeout(GRACE, self.child.wait()).await
+        {
+            return (status.ok(), true);
         }
         let _ = self.child.start_kill();
-        self.child.wait().await.ok()
+        (self.child.wait().await.ok(), false)
     }
-}
-
-fn cause(status: ExitStatus, lines: &LastLines) -> String {
-    let mut cause = match (status.signal(), status.code()) {
-        (Some(9), _) => "was killed by signal 9 (out of memory?)".to_owned(),
-        (Some(signal), _) => format!("was killed by signal {signal}"),
-        (None, Some(0)) => "ended".to_owned(),
-        (None, code) => format!("ended with exit code {}", code.unwrap_or(-1)),
-    };
-    let last = lines.text();
-    if !status.success() && !last.is_empty() {
-        cause += "; its last words: ";
-        cause += &last;
-    }
-    cause
 }
 
 /// The last lines of a child's stderr.

@@ -17,6 +17,8 @@ pub(crate) enum Command {
     Submit { id: u64, request: Box<Request> },
     /// Stop a request. One that ended already is left alone.
     Cancel { id: u64 },
+    /// Say that the process lives; answered by `Pong`, whatever else it does.
+    Ping,
     /// End the process.
     Stop,
 }
@@ -33,6 +35,8 @@ pub(crate) enum Report {
     Loaded(Loaded),
     /// The model cannot be loaded; the child ends.
     LoadFailed(LoadFailure),
+    /// The process lives.
+    Pong,
     /// Something happened to a request.
     Event { id: u64, event: Event },
 }

@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{
-    Command, Death, Launch, Link, LoadFailure, LoadFailureKind, Report,
+    Command, Death, DeathKind, Launch, Link, LoadFailure, LoadFailureKind, PATIENCE, Report,
     child::Backend,
     sandbox::{Confinement, Enforced},
 };
@@ -79,7 +79,7 @@ impl Scripted {
 }
 
 impl Launch for Scripted {
-    fn launch(&self, label: &str) -> io::Result<Link> {
+    fn launch(&self, label: &str, _bytes: u64) -> io::Result<Link> {
         let (commands, received) = mpsc::unbounded_channel();
         let (sender, reports) = mpsc::channel(64);
         let (say_death, died) = oneshot::channel();
@@ -92,7 +92,7 @@ impl Launch for Scripted {
             world.note(format!("{label} gone"));
             let _ = say_death.send(death);
         });
-        Ok(Link { commands, reports, died, pid: None })
+        Ok(Link { commands, reports, died, hang: None, pid: None, patience: PATIENCE })
     }
 }
 
@@ -115,7 +115,10 @@ impl Child {
                 Command::Submit { id, request } => match script(&request) {
                     "die" => {
                         running.values().for_each(AbortHandle::abort);
-                        return Death::new("was killed by signal 9 (out of memory?)");
+                        return Death::new(
+                            DeathKind::Signal(9),
+                            "was killed by signal 9 (out of memory?)",
+                        );
                     }
                     script => {
                         let answer = answer(id, script.to_owned(), self.reports.clone());
@@ -128,11 +131,14 @@ impl Child {
                         task.abort();
                     }
                 }
+                Command::Ping => {
+                    let _ = self.reports.send(Report::Pong).await;
+                }
                 Command::Stop => break,
             }
         }
         running.values().for_each(AbortHandle::abort);
-        Death::new("ended")
+        Death::new(DeathKind::Stopped, "ended")
     }
 
     async fn load(&self, options: &LoadOptions) -> Result<(), Death> {
@@ -148,9 +154,9 @@ impl Child {
             Outcome::Fails(kind) => {
                 let failure = LoadFailure { kind, message: "as scripted".to_owned() };
                 let _ = self.reports.send(Report::LoadFailed(failure)).await;
-                Err(Death::new("ended"))
+                Err(Death::new(DeathKind::Stopped, "ended"))
             }
-            Outcome::Dies => Err(Death::new("was killed by signal 11")),
+            Outcome::Dies => Err(Death::new(DeathKind::Signal(11), "was killed by signal 11")),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The real child loop and the real link over a socket pair; only the engine is scripted.
 
-use std::{io::Write, os::unix::net::UnixStream, thread::JoinHandle};
+use std::{io::Write, os::unix::net::UnixStream, thread::JoinHandle, time::Duration};
 
 use futures_util::StreamExt;
 
@@ -23,13 +23,8 @@ fn child() -> (Link, Served) {
 }
 
 fn link(socket: UnixStream) -> Link {
-    connect(socket, |ended| async move {
-        match ended.await {
-            Ok(Err(error)) => Death::new(format!("was killed because it sent garbage: {error}")),
-            _ => Death::new("ended"),
-        }
-    })
-    .unwrap()
+    connect(socket, |ended| async move { Death::of(&ended.await.unwrap(), None, None, "") })
+        .unwrap()
 }
 
 async fn load(link: Link, model: &str) -> Result<Runner, SpawnError> {
@@ -59,7 +54,7 @@ async fn requests_run_side_by_side_over_a_socket() {
     assert_eq!(text(&one.collect::<Vec<_>>().await), "0 1 2 done 3");
     let died = runner.died();
     drop(runner);
-    assert_eq!(died.await.to_string(), "ended");
+    assert_eq!(died.await.to_string(), "was stopped");
     served.join().unwrap().unwrap();
 }
 
@@ -122,9 +117,9 @@ async fn garbage_ends_the_runner_and_its_requests() {
 
 #[tokio::test]
 async fn a_process_that_is_no_runner_is_told_apart() {
-    let launcher = ProcessLauncher::new(Some("/bin/sh".into())).unwrap();
+    let launcher = ProcessLauncher::new(Some("/bin/sh".into()), PATIENCE).unwrap();
     // `sh runner`: there is no such script, and sh says so on stderr.
-    let link = launcher.launch("tiny").unwrap();
+    let link = launcher.launch("tiny", 0).unwrap();
     let Err(SpawnError::Died(death)) = load(link, "tiny.gguf").await else {
         panic!("it must not load");
     };
@@ -132,7 +127,7 @@ async fn a_process_that_is_no_runner_is_told_apart() {
     assert!(cause.starts_with("ended with exit code 2; its last words:"), "{cause}");
     assert!(cause.contains("runner"), "{cause}");
 
-    let absent = ProcessLauncher::new(Some("/nonexistent/dsk".into())).unwrap();
-    let error = absent.launch("tiny").unwrap_err().to_string();
+    let absent = ProcessLauncher::new(Some("/nonexistent/dsk".into()), PATIENCE).unwrap();
+    let error = absent.launch("tiny", 0).unwrap_err().to_string();
     assert!(error.starts_with("cannot start /nonexistent/dsk runner"), "{error}");
 }

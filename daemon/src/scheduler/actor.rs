@@ -261,7 +261,8 @@ impl Actor {
         let turns = turns.chain(held).filter(|turn| *turn > now);
         let yielded = self.yielded.as_ref().and_then(|yielded| yielded.deadline);
         let pressure = self.pressure.due().filter(|_| !self.slots.is_empty());
-        let all = idle.chain(turns).chain(yielded).chain(pressure);
+        let starts = self.crashes.next_start(now);
+        let all = idle.chain(turns).chain(yielded).chain(pressure).chain(starts);
         all.min().unwrap_or(now + LONG).min(now + LONG)
     }
 }

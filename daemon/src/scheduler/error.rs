@@ -5,7 +5,7 @@ use std::time::Duration;
 use dsk_registry::Name;
 
 use super::footprint::gibibytes;
-use crate::runner::LoadFailure;
+use crate::runner::{Death, LoadFailure};
 
 /// Why a model cannot be had.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -85,12 +85,12 @@ pub enum SchedulerError {
         name: Name,
     },
     /// The runner died while it loaded the model.
-    #[error("the runner of {name} {cause}")]
+    #[error("the runner of {name} {death}")]
     RunnerDied {
         /// The model.
         name: Name,
-        /// What happened, after "the runner of X".
-        cause: String,
+        /// What happened.
+        death: Death,
     },
     /// The runner died too often; it is not started again for a while.
     #[error(

@@ -6,6 +6,7 @@ use dsk_daemon_engine::Loaded;
 use dsk_registry::{Digest, ModelConfig, Name};
 
 use crate::hardware::Memory;
+use crate::runner::sandbox::Confinement;
 
 /// Everything at once: what `ps`, `top` and metrics show.
 #[derive(Debug, Clone)]
@@ -66,6 +67,8 @@ pub struct Resident {
     pub config: ModelConfig,
     /// What the runner says of it, once it is loaded.
     pub loaded: Option<Loaded>,
+    /// How its runner is confined, once it is loaded.
+    pub confinement: Option<Confinement>,
 }
 
 /// Where a resident model is in its life.

@@ -177,6 +177,10 @@ impl Slot {
     }
 
     pub(super) fn resident(&self, touched: Option<u64>, waiting: usize, now: Instant) -> Resident {
+        let confinement = match &self.state {
+            State::Ready(runner) => runner.confinement().cloned(),
+            _ => None,
+        };
         let loaded = match &self.state {
             State::Ready(runner) => Some(runner.loaded().clone()),
             _ => None,
@@ -203,6 +207,7 @@ impl Slot {
             load_time: self.load_time,
             config: self.spec.config.clone(),
             loaded,
+            confinement,
         }
     }
 

@@ -121,6 +121,9 @@ impl Actor {
         if let Some(refusal) = self.crashes.refusal(spec.digest, &spec.name, turn.now) {
             return Verdict::Fail(refusal);
         }
+        if self.crashes.pauses(spec.digest, turn.now) {
+            return Verdict::Wait;
+        }
         let Some(footprint) = self.footprint(spec) else { return Verdict::Wait };
         // The same name with another manifest was pulled or made anew: the old one is of no use.
         for slot in &mut self.slots {

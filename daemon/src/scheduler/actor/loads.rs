@@ -18,7 +18,7 @@ use super::{
 use crate::{
     keep_alive::KeepAlive,
     models::ModelSpec,
-    runner::{Death, Launch, Link, Runner, SpawnError},
+    runner::{Death, DeathKind, Launch, Link, Runner, SpawnError},
 };
 
 /// Footprints remembered; they are read again from the file's header when forgotten.
@@ -58,8 +58,14 @@ impl Actor {
         tracing::info!(model = %spec.name, context, bytes, "loading");
         let child = Arc::new(ChildFacts::default());
         let launcher = Arc::clone(&self.launcher);
-        let task =
-            Task { id, launcher, spec: Arc::clone(&spec), context, child: Arc::clone(&child) };
+        let task = Task {
+            id,
+            launcher,
+            spec: Arc::clone(&spec),
+            context,
+            bytes,
+            child: Arc::clone(&child),
+        };
         tokio::spawn(task.run(self.asks.clone()));
         self.slots.push(Slot {
             id,
@@ -100,9 +106,8 @@ impl Actor {
         let error = match error {
             SpawnError::Load(failure) => SchedulerError::Load { name, failure },
             SpawnError::Died(death) => {
-                let cause = death.to_string();
-                self.crashes.record(slot.spec.digest, &cause, Instant::now());
-                SchedulerError::RunnerDied { name, cause }
+                self.crashes.record(slot.spec.digest, &death, Instant::now());
+                SchedulerError::RunnerDied { name, death }
             }
         };
         tracing::warn!(model = %slot.spec.name, %error, "a model was not loaded");
@@ -139,7 +144,7 @@ impl Actor {
             State::Leaving => tracing::info!(model = %slot.spec.name, "unloaded"),
             State::Ready(_) => {
                 tracing::error!(model = %slot.spec.name, "the runner {death}");
-                self.crashes.record(slot.spec.digest, &death.to_string(), Instant::now());
+                self.crashes.record(slot.spec.digest, death, Instant::now());
             }
         }
         self.gone(index);
@@ -158,6 +163,7 @@ struct Task {
     launcher: Arc<dyn Launch>,
     spec: Arc<ModelSpec>,
     context: Option<u32>,
+    bytes: u64,
     child: Arc<ChildFacts>,
 }
 
@@ -186,10 +192,11 @@ impl Task {
 
     async fn launch(&self) -> Result<Link, SpawnError> {
         let (launcher, label) = (Arc::clone(&self.launcher), self.spec.name.to_string());
+        let bytes = self.bytes;
         let absent = |error: &dyn std::fmt::Display| {
-            SpawnError::Died(Death::new(format!("is not there: {error}")))
+            SpawnError::Died(Death::new(DeathKind::NotStarted, format!("is not there: {error}")))
         };
-        match tokio::task::spawn_blocking(move || launcher.launch(&label)).await {
+        match tokio::task::spawn_blocking(move || launcher.launch(&label, bytes)).await {
             Ok(Ok(link)) => Ok(link),
             Ok(Err(error)) => Err(absent(&error)),
             Err(error) => Err(absent(&error)),
@@ -213,7 +220,7 @@ fn watched(link: Link, slot: u64, asks: mpsc::WeakUnboundedSender<Ask>) -> Link 
     let (say, died) = oneshot::channel();
     let ends = link.died;
     tokio::spawn(async move {
-        let death = ends.await.unwrap_or_else(|_| Death::new("is gone"));
+        let death = ends.await.unwrap_or_else(|_| Death::unknown());
         let _ = say.send(death.clone());
         if let Some(asks) = asks.upgrade() {
             let _ = asks.send(Ask::Died { slot, death });

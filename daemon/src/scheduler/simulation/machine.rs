@@ -19,7 +19,7 @@ use super::{Random, model};
 use crate::{
     hardware::Memory,
     runner::{
-        Command, Death, Launch, Link, Report,
+        Command, Death, DeathKind, Launch, Link, PATIENCE, Report,
         scripted::{CONTEXT, CONTEXT_MAX, done, loaded},
     },
 };
@@ -162,7 +162,7 @@ impl Machine {
 }
 
 impl Launch for Machine {
-    fn launch(&self, label: &str) -> io::Result<Link> {
+    fn launch(&self, label: &str, _bytes: u64) -> io::Result<Link> {
         let (commands, received) = mpsc::unbounded_channel();
         let (sender, reports) = mpsc::channel(64);
         let (say_death, died) = oneshot::channel();
@@ -180,7 +180,7 @@ impl Launch for Machine {
             machine.lock().children.remove(&pid);
             let _ = say_death.send(death);
         });
-        Ok(Link { commands, reports, died, pid: Some(pid) })
+        Ok(Link { commands, reports, died, hang: None, pid: Some(pid), patience: PATIENCE })
     }
 }
 
@@ -209,11 +209,14 @@ impl Child {
                     }
                     None => {
                         running.values().for_each(AbortHandle::abort);
-                        return Death::new("was killed by signal 9");
+                        return Death::new(DeathKind::Signal(9), "was killed by signal 9");
                     }
                 },
                 Command::Cancel { id } => {
                     running.remove(&id).iter().for_each(AbortHandle::abort);
+                }
+                Command::Ping => {
+                    let _ = self.reports.send(Report::Pong).await;
                 }
                 Command::Stop => {
                     self.machine.stopped(self.pid, &self.label, running.len());
@@ -224,7 +227,7 @@ impl Child {
         running.values().for_each(AbortHandle::abort);
         let exit = self.machine.between(0, 1500);
         sleep(Duration::from_millis(exit)).await;
-        Death::new("ended")
+        Death::new(DeathKind::Stopped, "ended")
     }
 
     async fn load(
@@ -239,12 +242,12 @@ impl Child {
         for step in 1..=4u64 {
             sleep(model.load_time / 4).await;
             if commands.is_closed() {
-                return Some(Death::new("ended"));
+                return Some(Death::new(DeathKind::Stopped, "ended"));
             }
             self.machine.touch(self.pid, model.weights * step / 4);
             let _ = self.reports.send(Report::Loading { progress: step as f32 / 4.0 }).await;
             if self.machine.lock().deaths && self.machine.chance(1) {
-                return Some(Death::new("was killed by signal 11"));
+                return Some(Death::new(DeathKind::Signal(11), "was killed by signal 11"));
             }
         }
         let mut loaded = loaded(context);

@@ -1,0 +1,273 @@
+//! Runners that die, stop and outgrow their memory at every phase: their request ends with an error
+//! that names the cause, in bounded time; the daemon lives, its memory comes back, and the next
+//! request works.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::harness::{DSK, Daemon, home, http_get, model, one_at_a_time, signal};
+
+/// What a runner may leave unanswered here; the default is too long for a test.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// A death is noticed when the socket closes; the rest is a slow machine.
+const DEATH_NOTICED: Duration = Duration::from_secs(5);
+/// A stopped runner is noticed after a ping's interval and the timeout.
+const STOP_NOTICED: Duration = Duration::from_secs(TIMEOUT.as_secs() * 4 / 3 + 4);
+/// What the daemon's own memory may differ by afterwards: 1 %, and one block that its allocator keeps.
+const MEMORY_SLACK_BYTES: u64 = 1 << 20;
+/// A prompt that takes a few seconds to read.
+const LONG_PROMPT_WORDS: usize = 1500;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Phase {
+    Load,
+    Prefill,
+    Decode,
+    Idle,
+}
+
+const PHASES: [Phase; 4] = [Phase::Load, Phase::Prefill, Phase::Decode, Phase::Idle];
+
+/// Names for one model, each with a death count of its own: three within a minute and a model is
+/// refused for a while, which is tested elsewhere.
+fn make(daemon: &Daemon, name: &str) {
+    let modelfile = daemon.home.path().join("Modelfile");
+    let weights = model("smollm2");
+    fs::write(&modelfile, format!("FROM {}\nSYSTEM {name}\n", weights.display())).unwrap();
+    daemon.run(&["create", name, "-f", modelfile.to_str().unwrap()]);
+}
+
+/// A request whose answer is read line by line on a thread.
+struct Request {
+    lines: mpsc::Receiver<String>,
+}
+
+impl Request {
+    fn send(daemon: &Daemon, name: &str, prompt: &str, tokens: u32) -> Request {
+        let body = serde_json::json!({
+            "model": name, "prompt": prompt, "keep_alive": "5m",
+            "options": { "num_predict": tokens, "num_ctx": 4096, "temperature": 0 },
+        })
+        .to_string();
+        let port = daemon.port;
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+        write!(
+            stream,
+            "POST /api/generate HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            let json = BufReader::new(stream).lines().map_while(Result::ok);
+            for line in json.filter(|line| line.starts_with('{')) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Request { lines }
+    }
+
+    /// The next line of the answer that holds `what`, or the last line there is.
+    fn until(&self, what: &str, within: Duration) -> String {
+        let began = Instant::now();
+        let mut last = String::new();
+        while let Some(left) = within.checked_sub(began.elapsed()) {
+            match self.lines.recv_timeout(left) {
+                Ok(line) if line.contains(what) => return line,
+                Ok(line) => last = line,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return last,
+                Err(mpsc::RecvTimeoutError::Timeout) => break,
+            }
+        }
+        panic!("no {what:?} within {within:?}; last {last:?}");
+    }
+}
+
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{what} did not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn runner(daemon: &Daemon) -> u32 {
+    wait_for("a runner", || daemon.children().first().copied())
+}
+
+fn no_runner(daemon: &Daemon) {
+    wait_for("the runner's end", || daemon.children().is_empty().then_some(()));
+}
+
+fn works(daemon: &Daemon, name: &str) {
+    let answer = Request::send(daemon, name, "Say hello.", 2).until("\"done\":true", ANSWER);
+    assert!(answer.contains("\"done\":true"), "{answer}");
+}
+
+/// A short answer, loading included, on a machine that does much else.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// Sends `name` to the model's runner in a phase, and returns the error that its request ends with.
+fn strike(daemon: &Daemon, model: &str, phase: Phase, name: &str) -> String {
+    let bound = if name == "STOP" { STOP_NOTICED } else { DEATH_NOTICED };
+    let long = "word ".repeat(LONG_PROMPT_WORDS);
+    if phase != Phase::Load {
+        works(daemon, model);
+    }
+    let request = match phase {
+        Phase::Load | Phase::Decode => Request::send(daemon, model, "Tell a long story.", 3000),
+        Phase::Prefill => Request::send(daemon, model, &long, 3000),
+        // A dead one is gone before the next request, which gets another; a stopped one looks idle.
+        Phase::Idle => {
+            let runner = runner(daemon);
+            signal(runner, name);
+            if name != "STOP" {
+                wait_for("its end", || (!daemon.children().contains(&runner)).then_some(()));
+                return String::new();
+            }
+            return Request::send(daemon, model, "Say hello.", 2).until("error", bound);
+        }
+    };
+    match phase {
+        Phase::Decode => drop(request.until("response", ANSWER)),
+        Phase::Prefill => std::thread::sleep(Duration::from_millis(300)),
+        _ => {}
+    }
+    signal(runner(daemon), name);
+    request.until("\"error\"", bound)
+}
+
+/// The bytes of the daemon that are its own: those of its program are shared with every other `dsk`
+/// that runs, and count by how many there are.
+fn own_bytes(daemon: &Daemon) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", daemon.pid())).unwrap();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+fn start() -> Daemon {
+    Daemon::start_with(home(), adjust)
+}
+
+fn adjust(command: &mut Command) {
+    let timeout = format!("{}s", TIMEOUT.as_secs());
+    command.env("DSK_RUNNER_TIMEOUT", timeout).env("DSK_MAX_LOADED", "1");
+}
+
+#[test]
+fn a_signal_at_any_phase_costs_one_request_and_nothing_else() {
+    let _turn = one_at_a_time();
+    let daemon = start();
+    let signals =
+        [("KILL", "signal 9"), ("SEGV", "segmentation fault"), ("STOP", "answered nothing")];
+    make(&daemon, "first");
+    // Whatever is made once is made before the memory is looked at.
+    strike(&daemon, "first", Phase::Decode, "KILL");
+    works(&daemon, "first");
+    daemon.run(&["stop", "first"]);
+    no_runner(&daemon);
+    let before = own_bytes(&daemon);
+    for (name, cause) in signals {
+        for phase in PHASES {
+            let model = format!("{name}-{phase:?}").to_lowercase();
+            make(&daemon, &model);
+            let error = strike(&daemon, &model, phase, name);
+            let expected = format!("the runner of {model}:latest");
+            let told = error.contains(&expected) && error.contains(cause);
+            assert!(told || error.is_empty(), "{name} in {phase:?}: {error}");
+            works(&daemon, &model);
+        }
+        let status = http_get(daemon.port, "/api/dsk/status").unwrap();
+        assert!(status.contains("\"running\":0"), "{status}");
+    }
+    let last = format!("{}-{:?}", "STOP", Phase::Idle).to_lowercase();
+    daemon.run(&["stop", &last]);
+    no_runner(&daemon);
+    let after = own_bytes(&daemon);
+    let bound = before + before / 100 + MEMORY_SLACK_BYTES;
+    assert!(after <= bound, "the daemon's memory grew from {before} to {after} bytes");
+}
+
+/// A control group for one daemon; version 1, or none.
+struct Group(PathBuf);
+
+impl Group {
+    fn make() -> Option<Group> {
+        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let path = own.lines().find_map(|line| Some(line.split_once(":memory:/")?.1))?;
+        let folder = Path::new("/sys/fs/cgroup/memory").join(path);
+        let folder = folder.join(format!("dsk-it-{}", std::process::id()));
+        fs::create_dir(&folder).ok()?;
+        Some(Group(folder))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Its processes are gone a moment after the daemon; the kernel refuses until then.
+        for _ in 0..200 {
+            for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
+                fs::remove_dir(entry.path()).ok();
+            }
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// The same command, run in the group.
+fn enter(group: &Group, command: &mut Command, log: fs::File) {
+    let mut inside = Command::new("sh");
+    let script = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
+    inside.args(["-c", script, group.0.to_str().unwrap(), DSK, "serve"]).stderr(log);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => inside.env(name, value),
+            None => inside.env_remove(name),
+        };
+    }
+    *command = inside;
+}
+
+#[test]
+fn a_runner_over_its_memory_is_named_and_replaced() {
+    let Some(group) = Group::make() else {
+        return println!("not run: this machine lets the test make no memory control group");
+    };
+    let _turn = one_at_a_time();
+    let home = home();
+    let log = fs::File::create(home.path().join("daemon.log")).unwrap();
+    let daemon = Daemon::start_with(home, |command| {
+        adjust(command);
+        enter(&group, command, log);
+    });
+    make(&daemon, "hungry");
+    works(&daemon, "hungry");
+    let own = group.0.join(format!("runner-{}", runner(&daemon)));
+    let used = fs::read_to_string(own.join("memory.usage_in_bytes"));
+    let used: u64 = used.expect("the runner has a group of its own").trim().parse().unwrap();
+    let limit = fs::read_to_string(own.join("memory.limit_in_bytes")).unwrap();
+    assert!(limit.trim().parse::<u64>().unwrap() > used, "{limit} for {used}");
+    // Room for nothing more: keys and values of a long prompt are too much.
+    fs::write(own.join("memory.limit_in_bytes"), (used + (1 << 20)).to_string()).unwrap();
+    let long = "word ".repeat(LONG_PROMPT_WORDS);
+    let error = Request::send(&daemon, "hungry", &long, 10).until("error", ANSWER);
+    assert!(error.contains("took more memory than it may"), "{error}");
+    works(&daemon, "hungry");
+    assert!(!own.exists(), "the dead runner's group is removed");
+    drop(daemon);
+}
