@@ -53,6 +53,14 @@ pub(crate) use process::{Launch, Link, PATIENCE, ProcessLauncher};
 pub(crate) use protocol::{Command, Report};
 pub use protocol::{LoadFailure, LoadFailureKind};
 
+/// The folder in which the daemon of this process id makes a control group for each runner, or why it
+/// makes none.
+pub fn own_groups(pid: u32) -> Result<String, String> {
+    let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let folder = cgroup::of_daemon(std::path::Path::new(cgroup::ROOT), &own, pid);
+    folder.map(|folder| folder.display().to_string()).map_err(|why| why.to_string())
+}
+
 /// Events a request may be behind. A client that reads slower than this is cut off, so that it
 /// neither fills memory nor stops the others: the engine's thread never waits for a client.
 const EVENTS_BEHIND_MAX: usize = 8192;

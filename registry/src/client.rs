@@ -4,6 +4,7 @@
 //! stops at the next await when it is cancelled or dropped; a partial file stays for the next try.
 
 mod auth;
+mod clock;
 mod endpoint;
 mod error;
 mod fetch;

@@ -23,6 +23,22 @@ fn the_service_scores_at_most_two() {
     assert!(score <= EXPOSURE_MAX, "{line}");
 }
 
+/// systemd's own sets of calls leave these out, and ProtectControlGroups would take what Delegate gives.
+#[test]
+fn the_service_leaves_runners_what_they_confine_themselves_with() {
+    let unit = std::fs::read_to_string(repository().join("systemd/dsk.service")).unwrap();
+    for call in
+        ["seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"]
+    {
+        let allowed = unit.lines().any(|line| {
+            line.strip_prefix("SystemCallFilter=")
+                .is_some_and(|calls| calls.split(' ').any(|name| name == call))
+        });
+        assert!(allowed, "{call} is filtered");
+    }
+    assert!(unit.contains("\nDelegate=memory\n") && unit.contains("\nProtectControlGroups=no\n"));
+}
+
 /// What systemd would receive on NOTIFY_SOCKET, read until `wanted` came.
 fn read_until(socket: &std::os::unix::net::UnixDatagram, wanted: &str) -> String {
     let mut all = String::new();

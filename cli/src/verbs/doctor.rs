@@ -3,6 +3,10 @@
 mod checks;
 mod daemon;
 mod machine;
+mod runners;
+mod service;
+
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use dsk_daemon::config::{Config, Files, ProcessEnv};
@@ -13,6 +17,7 @@ use super::serve::ConfigFlags;
 use crate::args::Shared;
 use crate::connection::Connection;
 use crate::exit::Exit;
+use crate::folders::process_env;
 use crate::terminal::{Style, Terminal};
 
 #[derive(Debug, Args)]
@@ -98,13 +103,29 @@ async fn examine(shared: &Shared, args: &DoctorArgs) -> Vec<Finding> {
         Err(_) => None,
     };
     findings.extend(machine::machine(&answer.unwrap_or_else(|| Machine::read(models))));
+    let mut pid = None;
     findings.push(match connection {
-        Ok(connection) => daemon::daemon(&connection).await,
+        Ok(connection) => {
+            pid = daemon::process(&connection).await;
+            daemon::daemon(&connection).await
+        }
         Err(error) => Finding::fail("daemon", format!("{error:#}"), "correct the address"),
     });
+    if let Ok(config) = &config {
+        findings.push(service::lock(&config.models, pid));
+        findings.push(service::exposure(config));
+        findings.push(service::origins(config));
+        findings.extend(service::ollama_port(config, Path::new("/proc")));
+    }
+    let home = process_env("HOME").map(PathBuf::from);
+    findings.push(service::unit(Path::new("/"), home.as_deref()));
+    findings.extend(runners::confinement());
+    findings.push(runners::groups(pid));
+    findings.push(runners::memlock());
     if args.network {
         let registry = config.as_ref().ok().and_then(|config| config.registry.as_ref());
         findings.push(checks::registry(registry));
+        findings.push(checks::clock(registry).await);
     }
     findings
 }

@@ -94,6 +94,20 @@ impl Subtree {
     }
 }
 
+/// Where the daemon of this process id makes groups for its runners, or why it makes none. Only
+/// looks.
+pub(super) fn of_daemon(root: &Path, own: &str, pid: u32) -> Result<PathBuf, Undelegated> {
+    let (folder, version) = place(root, own)?;
+    let settled = folder.file_name().is_some_and(|name| name == LEAF);
+    let alone = fs::read_to_string(folder.join("cgroup.procs"))
+        .is_ok_and(|residents| residents.trim() == pid.to_string());
+    match (version, folder.parent()) {
+        (Version::Two, Some(base)) if settled => Ok(base.to_owned()),
+        (Version::One, _) if alone => Ok(folder),
+        _ => Err(Undelegated(format!("{} is not the daemon's alone", folder.display()))),
+    }
+}
+
 /// The group that accounts for a process's memory.
 fn place(root: &Path, own: &str) -> Result<(PathBuf, Version), Undelegated> {
     let path = |marker: &str| own.lines().find_map(|line| Some(line.split_once(marker)?.1));
@@ -199,13 +213,17 @@ mod tests {
         assert_eq!(read(&own.join("cgroup.subtree_control")), "+memory");
         assert_eq!(read(&own.join("daemon/cgroup.procs")), "7");
         assert_eq!(fs::read_dir(&own).unwrap().count(), 3, "what a killed daemon left is gone");
+        let looked = |own: &str| of_daemon(root.path(), own, 7);
+        assert_eq!(looked("0::/system.slice/dsk.service/daemon\n"), Ok(own));
+        assert!(looked(text).is_err());
         // Placed in the leaf by systemd, or started again from within.
         let again = Subtree::take(root.path(), "0::/system.slice/dsk.service/daemon\n", 7);
         assert_eq!(again, Ok(subtree));
         let old = root.path().join("memory/own");
         group(&old, "7\n");
         let taken = Subtree::take(root.path(), "4:memory:/own\n0::/\n", 7);
-        assert_eq!(taken, Ok(Subtree { folder: old, version: Version::One }));
+        assert_eq!(taken, Ok(Subtree { folder: old.clone(), version: Version::One }));
+        assert_eq!(of_daemon(root.path(), "4:memory:/own\n", 7), Ok(old));
     }
 
     #[test]
@@ -219,12 +237,13 @@ mod tests {
         assert!(take("0::/shared\n").ends_with("shared is not the daemon's alone"));
         assert_eq!(fs::read_dir(&shared).unwrap().count(), 2);
         // The kernel may refuse at the last step, too.
-        group(&shared, "7\n");
+        // Blanks in front: a plain file is overwritten from its start, which shows the way back.
+        group(&shared, "  7\n");
         group(&shared.join(LEAF), "");
         fs::remove_file(shared.join("cgroup.subtree_control")).unwrap();
         let error = take("0::/shared\n");
         assert!(error.contains("shared was not delegated"), "{error}");
-        assert_eq!(read(&shared.join("cgroup.procs")), "7", "it went back");
+        assert_eq!(read(&shared.join("cgroup.procs")), "7 7\n", "it went back");
     }
 
     #[test]

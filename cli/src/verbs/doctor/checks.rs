@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dsk_daemon::config::{Config, ConfigError};
+use dsk_registry::{Client, ClientConfig};
+use jiff::Timestamp;
 use url::Url;
 
 use super::Finding;
@@ -23,6 +25,10 @@ const SYNC_SAMPLES: usize = 5;
 const SYNC_BYTES: usize = 4096;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const HTTPS_PORT: u16 = 443;
+const CLOCK: &str = "clock";
+/// Certificates and tokens live longer than this; a machine whose clock is off by more has no time
+/// service.
+const SKEW_WARN: Duration = Duration::from_secs(60);
 
 /// The configuration's mistakes, one finding each.
 pub(super) fn configuration(config: Result<&Config, &ConfigError>) -> Vec<Finding> {
@@ -34,11 +40,6 @@ pub(super) fn configuration(config: Result<&Config, &ConfigError>) -> Vec<Findin
                 Finding::fail(CHECK, problem.to_string(), format!("correct {}", problem.place))
             })
             .collect(),
-        Ok(config) if !config.host.ip().is_loopback() => vec![Finding::warn(
-            CHECK,
-            format!("{} can be reached by other machines, without a password", config.host),
-            "listen on 127.0.0.1 unless that is wanted",
-        )],
         Ok(_) => vec![Finding::ok(CHECK, "no mistakes; `dsk config` shows it")],
     }
 }
@@ -118,6 +119,40 @@ pub(super) fn registry(registry: Option<&Url>) -> Finding {
     }
 }
 
+/// Whether this machine's clock agrees with the registry's.
+pub(super) async fn clock(registry: Option<&Url>) -> Finding {
+    let config = ClientConfig { registry: registry.cloned(), user_agent: String::new() };
+    let date = match Client::new(config) {
+        Ok(client) => client.date().await,
+        Err(error) => Err(error),
+    };
+    match date {
+        Ok(date) => skew(date.as_deref(), Timestamp::now()),
+        Err(error) => Finding::warn(
+            CLOCK,
+            format!("not compared: {error}"),
+            "make the registry reachable, or look at it with: timedatectl",
+        ),
+    }
+}
+
+fn skew(date: Option<&str>, now: Timestamp) -> Finding {
+    let theirs = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+    let Some(theirs) = theirs else {
+        return Finding::ok(CLOCK, "not compared: the registry does not tell the time");
+    };
+    let apart = Duration::from_secs(now.duration_since(theirs.timestamp()).abs().as_secs() as u64);
+    let detail = format!("{} from the registry's", units::whole_seconds(apart));
+    match apart {
+        apart if apart > SKEW_WARN => Finding::warn(
+            CLOCK,
+            format!("{detail}: certificates and tokens will be refused"),
+            "set the clock: timedatectl set-ntp true",
+        ),
+        _ => Finding::ok(CLOCK, detail),
+    }
+}
+
 fn connect(host: &str, port: u16) -> io::Result<Duration> {
     let start = Instant::now();
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
@@ -194,6 +229,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(measure_sync(folder.path()).unwrap() > Duration::ZERO);
         assert!(space(folder.path()).detail.contains(" free at "));
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_is_told() {
+        let now: Timestamp = "2024-05-06T07:08:09Z".parse().unwrap();
+        let judged = |date| {
+            let finding = skew(date, now);
+            (finding.level, finding.detail)
+        };
+        let (level, detail) = judged(Some("Mon, 06 May 2024 07:08:12 GMT"));
+        assert_eq!((level, detail.as_str()), (Level::Ok, "3s from the registry's"));
+        let (level, detail) = judged(Some("Mon, 06 May 2024 09:08:09 GMT"));
+        assert_eq!(level, Level::Warn);
+        assert!(detail.contains("certificates"), "{detail}");
+        assert_eq!(judged(None).0, Level::Ok);
+        assert_eq!(judged(Some("yesterday")).0, Level::Ok);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Whether the daemon answers, and who else holds its port.
 
+use std::path::Path;
 use std::time::Duration;
 
 use dsk_daemon::hardware::Machine;
 use dsk_daemon_api::{ClientError, Endpoint};
 
-use super::Finding;
+use super::{Finding, service};
 use crate::connection::Connection;
 use crate::verbs::version::OURS;
 
@@ -48,10 +49,24 @@ pub(super) async fn machine(connection: &Connection) -> Option<Machine> {
     serde_json::from_value(answer.ok()?).ok()
 }
 
+/// The daemon's process, where it is one of this machine.
+pub(super) async fn process(connection: &Connection) -> Option<u32> {
+    if !connection.target.is_local() {
+        return None;
+    }
+    connection.client.status().await.ok().map(|status| status.pid)
+}
+
 fn foreign(endpoint: &Endpoint, who: &str) -> Finding {
+    let port = match endpoint {
+        Endpoint::Tcp(url) => url.port_or_known_default(),
+        Endpoint::Unix(_) => None,
+    };
+    let holder = port.and_then(|port| service::holder(Path::new("/proc"), port));
+    let holder = holder.map_or_else(String::new, |holder| format!("; {holder} listens there"));
     Finding::fail(
         CHECK,
-        format!("{endpoint} is held by {who}"),
+        format!("{endpoint} is held by {who}{holder}"),
         "stop that program, or give dsk another address with DSK_HOST",
     )
 }

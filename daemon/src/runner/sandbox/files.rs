@@ -39,6 +39,16 @@ pub(super) fn apply(readable: &[&Path]) -> Enforced {
     }
 }
 
+/// The version of Landlock that this kernel has. Confines the calling thread.
+pub(super) fn abi() -> Option<i32> {
+    match restrict(&[]).ok()?.landlock {
+        LandlockStatus::Available { effective_abi, kernel_abi } => {
+            Some(kernel_abi.unwrap_or(effective_abi as i32))
+        }
+        _ => None,
+    }
+}
+
 fn restrict(readable: &[&Path]) -> Result<RestrictionStatus, RulesetError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
