@@ -33,7 +33,7 @@ use place::{Class, place};
 /// Tokens of context that are aimed for when none are asked for.
 pub const CONTEXT_TARGET: u32 = 8192;
 /// Shorter ones, which are taken before none.
-const CONTEXTS_SHORTER: [u32; 2] = [4096, 2048];
+pub(crate) const CONTEXTS_SHORTER: [u32; 2] = [4096, 2048];
 /// Tokens a second that a model should reach: somewhat faster than people read, as
 /// reasoning models write a lot that nobody reads.
 pub const SPEED_FLOOR: f64 = 8.0;

@@ -61,9 +61,9 @@ struct Model {
 
 impl Model {
     fn footprint(&self) -> Footprint {
-        // The runner itself is in the weights here.
-        let weights = self.weights - (128 << 20);
-        Footprint { weights, token: self.token, context_max: CONTEXT_MAX }
+        let (weights, token) = (self.weights, self.token);
+        // Nothing is gained by keeping keys and values in 8 bits.
+        Footprint { weights, token, token_q8: token, context_max: CONTEXT_MAX }
     }
 
     fn bytes(&self, context: u32) -> u64 {

@@ -43,9 +43,9 @@ fn world(room: u64, change: impl FnOnce(&mut Settings)) -> World {
             ..Memory::default()
         }),
         footprint: Arc::new(|spec| Footprint {
-            // Just below 1 GiB with what the runner itself takes.
-            weights: spec.model_bytes - (128 << 20),
+            weights: spec.model_bytes,
             token: 0,
+            token_q8: 0,
             context_max: CONTEXT_MAX,
         }),
     };

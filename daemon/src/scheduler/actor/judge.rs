@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         Footprint, Lease, SchedulerError,
+        footprint::Way,
         room::{Ledger, Room},
         slot::{Slot, State},
     },
@@ -157,21 +158,26 @@ impl Actor {
     fn judge_room(&mut self, waiter: &Waiter, footprint: Footprint, turn: &mut Turn) -> Verdict {
         let spec = &waiter.spec;
         let Some(ledger) = &mut turn.ledger else { return Verdict::Wait };
-        let within = |tokens: u32| tokens.min(footprint.context_max);
-        let own = self.context_of(waiter).map(within);
-        let mut context = shared_context(turn.contexts.get(&spec.digest), own, |context| {
-            ledger.never(footprint.bytes(context.map(within)), None).is_none()
-        })
-        .map(within);
-        let larger = self.remembered.recall(spec.digest, turn.now).map(within);
-        if larger > context && ledger.fits(footprint.bytes(larger)) {
-            context = larger;
+        let asked =
+            shared_context(turn.contexts.get(&spec.digest), self.context_of(waiter), |context| {
+                possible(footprint, context, ledger, None).is_ok()
+            });
+        let way = possible(footprint, asked, ledger, None);
+        let mut way = match way {
+            Ok(way) => way,
+            Err((needed, never)) => return Verdict::Fail(refusal(waiter, needed, never)),
+        };
+        let larger = self.remembered.recall(spec.digest, turn.now);
+        let larger = larger.map(|context| footprint.best_way(Some(context)));
+        if let Some(larger) = larger.filter(|larger| larger.context > way.context)
+            && ledger.fits(larger.bytes)
+        {
+            way = larger;
         }
-        let needed = footprint.bytes(context);
-        match ledger.decide(needed) {
+        match ledger.decide(way.bytes) {
             Room::Fits => {
                 let keep_alive = self.settings.keep_alive.grant(waiter.wants.keep_alive);
-                self.load(spec, context, needed, keep_alive);
+                self.load(spec, way, keep_alive);
                 Verdict::Loading
             }
             Room::Evict(victims) => {
@@ -186,7 +192,7 @@ impl Actor {
                 turn.blocked.insert(spec.digest);
                 Verdict::Displace(slots)
             }
-            never => Verdict::Fail(refusal(waiter, needed, never)),
+            never => Verdict::Fail(refusal(waiter, way.bytes, never)),
         }
     }
 
@@ -224,14 +230,10 @@ impl Actor {
     /// one can be had.
     fn judge_reload(&mut self, index: usize, waiter: &Waiter, turn: &mut Turn) -> Verdict {
         let Some(footprint) = self.footprint(&waiter.spec) else { return Verdict::Wait };
-        let within = |tokens: u32| tokens.min(footprint.context_max);
         let ledger = self.ledger(turn.now);
-        let never = |context: Option<u32>| {
-            let needed = footprint.bytes(context.map(within));
-            ledger.never(needed, Some(index)).map(|never| refusal(waiter, needed, never))
-        };
-        if let Some(error) = never(self.context_of(waiter)) {
-            return Verdict::Fail(error);
+        let asked = self.context_of(waiter);
+        if let Err((needed, never)) = possible(footprint, asked, &ledger, Some(index)) {
+            return Verdict::Fail(refusal(waiter, needed, never));
         }
         let slot = &mut self.slots[index];
         slot.retiring = true;
@@ -266,6 +268,24 @@ impl Actor {
         }
         contexts
     }
+}
+
+/// The first way to load that can ever be had, or what the least demanding one takes and why even that
+/// cannot; `instead` would make way.
+fn possible(
+    footprint: Footprint,
+    asked: Option<u32>,
+    ledger: &Ledger,
+    instead: Option<usize>,
+) -> Result<Way, (u64, Room)> {
+    let mut least = (0, Room::Fits);
+    for way in footprint.ways(asked) {
+        match ledger.never(way.bytes, instead) {
+            None => return Ok(way),
+            Some(never) => least = (way.bytes, never),
+        }
+    }
+    Err(least)
 }
 
 /// One load serves all who wait: with the largest context that any of them wants and that can be

@@ -11,6 +11,7 @@ use tokio::{
 use super::{
     super::{
         Footprint, SchedulerError,
+        footprint::Way,
         slot::{ChildFacts, Slot, State},
     },
     Actor, Ask,
@@ -46,26 +47,14 @@ impl Actor {
     }
 
     /// Starts a runner. The load is the scheduler's own and outlives whoever waits for it.
-    pub(super) fn load(
-        &mut self,
-        spec: &Arc<ModelSpec>,
-        context: Option<u32>,
-        bytes: u64,
-        keep_alive: KeepAlive,
-    ) {
+    pub(super) fn load(&mut self, spec: &Arc<ModelSpec>, way: Way, keep_alive: KeepAlive) {
         let (spec, id) = (Arc::clone(spec), self.next_slot);
         self.next_slot += 1;
-        tracing::info!(model = %spec.name, context, bytes, "loading");
+        let Way { context, kv, bytes } = way;
+        tracing::info!(model = %spec.name, context, ?kv, bytes, "loading");
         let child = Arc::new(ChildFacts::default());
         let launcher = Arc::clone(&self.launcher);
-        let task = Task {
-            id,
-            launcher,
-            spec: Arc::clone(&spec),
-            context,
-            bytes,
-            child: Arc::clone(&child),
-        };
+        let task = Task { id, launcher, spec: Arc::clone(&spec), way, child: Arc::clone(&child) };
         tokio::spawn(task.run(self.asks.clone()));
         self.slots.push(Slot {
             id,
@@ -73,7 +62,7 @@ impl Actor {
             pinned: self.pinned.contains(&spec.name),
             load_time: self.means.load(spec.digest, bytes),
             spec,
-            context_asked: context,
+            context_asked: Some(context),
             bytes,
             state: State::Loading,
             leases: 0,
@@ -162,8 +151,7 @@ struct Task {
     id: u64,
     launcher: Arc<dyn Launch>,
     spec: Arc<ModelSpec>,
-    context: Option<u32>,
-    bytes: u64,
+    way: Way,
     child: Arc<ChildFacts>,
 }
 
@@ -192,7 +180,7 @@ impl Task {
 
     async fn launch(&self) -> Result<Link, SpawnError> {
         let (launcher, label) = (Arc::clone(&self.launcher), self.spec.name.to_string());
-        let bytes = self.bytes;
+        let bytes = self.way.bytes;
         let absent = |error: &dyn std::fmt::Display| {
             SpawnError::Died(Death::new(DeathKind::NotStarted, format!("is not there: {error}")))
         };
@@ -206,7 +194,8 @@ impl Task {
     async fn load(&self, link: Link) -> Result<Runner, SpawnError> {
         let (label, path) = (self.spec.name.to_string(), self.spec.model_path.clone());
         let options = LoadOptions {
-            context_length: self.context,
+            context_length: Some(self.way.context),
+            kv: self.way.kv,
             template: self.spec.template.clone(),
             ..LoadOptions::default()
         };

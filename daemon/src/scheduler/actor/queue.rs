@@ -151,7 +151,7 @@ impl Actor {
 
     fn known_bytes(&self, waiter: &Waiter) -> u64 {
         let footprint = self.footprints.get(&waiter.spec.digest).copied().flatten();
-        footprint.map_or(waiter.spec.model_bytes, |one| one.bytes(self.context_of(waiter)))
+        footprint.map_or(waiter.spec.model_bytes, |one| one.best_way(self.context_of(waiter)).bytes)
     }
 }
 

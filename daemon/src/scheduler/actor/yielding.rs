@@ -111,9 +111,9 @@ impl Actor {
             let Some(footprint) = self.footprint(&next.spec) else {
                 return self.restoring.push_front(next);
             };
-            let bytes = footprint.bytes(next.context);
-            if self.ledger(now).fits(bytes) {
-                return self.load(&next.spec, next.context, bytes, next.keep_alive);
+            let ledger = self.ledger(now);
+            if let Some(way) = footprint.ways(next.context).find(|way| ledger.fits(way.bytes)) {
+                return self.load(&next.spec, way, next.keep_alive);
             }
             tracing::info!(model = %next.spec.name, "not loaded again: there is no room");
         }
