@@ -53,6 +53,14 @@ pub(crate) enum Verb {
     Ps(verbs::ps::PsArgs),
     /// Show what a model is
     Show(verbs::show::ShowArgs),
+    /// Watch what is in memory and what it does
+    Top(verbs::top::TopArgs),
+    /// Keep a model in memory until it is unpinned or stopped
+    Pin(verbs::pin::PinArgs),
+    /// Let a pinned model leave memory again as others do
+    Unpin(verbs::pin::PinArgs),
+    /// Take all models out of memory and load none until --resume
+    Yield(verbs::pin::YieldArgs),
     /// Show the last lines of the daemon's log
     Logs(verbs::logs::LogsArgs),
     /// Take a model out of memory
@@ -154,6 +162,11 @@ mod tests {
             "dsk completion fish",
             "dsk bench m -p 512 -n 128 -d 0 -t 2 -b 8 -r 5 --isa avx2 --kv q8_0 --json",
             "dsk bench m --perplexity t.txt --ctx 512 --chunks 4 --save-logits l.bin",
+            "dsk top --once --json",
+            "dsk pin m",
+            "dsk unpin m --json",
+            "dsk yield --within 2.5",
+            "dsk yield --resume",
             "dsk logs",
             "dsk logs -f -n 5 m --json",
             "dsk runner",
@@ -179,6 +192,9 @@ mod tests {
             "dsk show m --license --template",
             "dsk registry",
             "dsk completion tcsh-like",
+            "dsk pin",
+            "dsk yield --within -1",
+            "dsk yield --resume --within 1",
             "dsk bench",
             "dsk bench m -b 0",
             "dsk bench m --kv f8",

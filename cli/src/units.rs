@@ -34,17 +34,6 @@ pub(crate) fn ago(then: Timestamp, now: Timestamp) -> String {
     if seconds < 5 { "just now".to_owned() } else { format!("{} ago", span(seconds)) }
 }
 
-/// A time in the future, counted from `now`: `4 minutes from now`. Past ones are being unloaded.
-pub(crate) fn until(then: Timestamp, now: Timestamp) -> String {
-    let seconds = then.as_second() - now.as_second();
-    match seconds {
-        i64::MIN..=0 => "Stopping...".to_owned(),
-        // A keep-alive of "forever" is sent as a date centuries away.
-        _ if seconds > 50 * YEAR_S => "Forever".to_owned(),
-        _ => format!("{} from now", span(seconds)),
-    }
-}
-
 /// The largest whole unit of a number of seconds.
 fn span(seconds: i64) -> String {
     let (count, unit) = match seconds {
@@ -126,20 +115,6 @@ mod tests {
         ];
         for (then, text) in cases {
             assert_eq!(ago(then.parse().unwrap(), now), text);
-        }
-    }
-
-    #[test]
-    fn expiry() {
-        let now: Timestamp = "2026-05-01T12:00:00Z".parse().unwrap();
-        let cases = [
-            ("2026-05-01T12:04:59Z", "4 minutes from now"),
-            ("2026-05-01T12:00:01Z", "1 second from now"),
-            ("2026-05-01T11:59:59Z", "Stopping..."),
-            ("2318-01-01T00:00:00Z", "Forever"),
-        ];
-        for (then, text) in cases {
-            assert_eq!(until(then.parse().unwrap(), now), text);
         }
     }
 

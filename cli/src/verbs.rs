@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod fit;
 pub(crate) mod list;
 pub(crate) mod logs;
+pub(crate) mod pin;
 pub(crate) mod ps;
 pub(crate) mod pull;
 pub(crate) mod registry;
@@ -17,6 +18,7 @@ pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod stop;
+pub(crate) mod top;
 pub(crate) mod version;
 
 use crate::args::{Cli, Verb};
@@ -40,6 +42,10 @@ pub(crate) fn dispatch(cli: Cli, terminal: &mut Terminal) -> anyhow::Result<Exit
         Verb::List(args) => block_on(list::list(&shared, &args, terminal)),
         Verb::Logs(args) => block_on(logs::logs(&shared, &args, terminal)),
         Verb::Ps(args) => block_on(ps::ps(&shared, &args, terminal)),
+        Verb::Top(args) => block_on(top::top(&shared, &args, terminal)),
+        Verb::Pin(args) => block_on(pin::pin(&shared, &args, terminal)),
+        Verb::Unpin(args) => block_on(pin::unpin(&shared, &args, terminal)),
+        Verb::Yield(args) => block_on(pin::yield_memory(&shared, &args, terminal)),
         Verb::Show(args) => block_on(show::show(&shared, &args, terminal)),
         Verb::Stop(args) => block_on(stop::stop(&shared, &args, terminal)),
         Verb::Rm(args) => block_on(rm::rm(&shared, &args, terminal)),

@@ -13,7 +13,11 @@ mod account;
 mod answer;
 mod body;
 mod conversation;
+#[cfg(test)]
+mod disconnect_tests;
 mod dsk;
+#[cfg(test)]
+mod dsk_tests;
 mod facts;
 mod failure;
 mod guard;
@@ -99,6 +103,11 @@ fn dsk_routes() -> Router<Arc<Http>> {
         .route("/api/dsk/status", get(dsk::status))
         .route("/api/dsk/logs", get(dsk::logs::logs))
         .route("/api/dsk/fit", post(dsk::fit::fit))
+        .route("/api/dsk/ps", get(dsk::ps::ps))
+        .route("/api/dsk/pin", post(dsk::control::pin))
+        .route("/api/dsk/unpin", post(dsk::control::unpin))
+        .route("/api/dsk/yield", post(dsk::control::yield_all))
+        .route("/api/dsk/resume", post(dsk::control::resume))
 }
 
 impl Http {

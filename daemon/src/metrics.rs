@@ -24,7 +24,7 @@ mod tests;
 use families::{ALIAS_LABEL, ALIASES, FAMILIES, Family, Kind};
 pub(crate) use model::ModelMetrics;
 use model::Recent;
-use residency::Eviction;
+pub(crate) use residency::Eviction;
 
 /// Models with series of their own; later ones share those of [`OTHER`].
 const MODELS_MAX: usize = 256;

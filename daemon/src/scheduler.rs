@@ -26,7 +26,8 @@ use dsk_registry::Name;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    config::Config, hardware::Memory, keep_alive::KeepAlive, models::ModelSpec, runner::Launch,
+    config::Config, hardware::Memory, keep_alive::KeepAlive, metrics::Metrics, models::ModelSpec,
+    runner::Launch,
 };
 
 mod actor;
@@ -122,10 +123,20 @@ impl Settings {
 }
 
 impl Scheduler {
-    /// Starts the actor on the current runtime.
+    /// [`Scheduler::counted`] where nobody looks at the counts.
+    #[cfg(test)]
     pub(crate) fn start(settings: Settings, launcher: Arc<dyn Launch>) -> Scheduler {
+        Scheduler::counted(settings, launcher, Arc::default())
+    }
+
+    /// Starts the actor on the current runtime; `metrics` count what it does.
+    pub(crate) fn counted(
+        settings: Settings,
+        launcher: Arc<dyn Launch>,
+        metrics: Arc<Metrics>,
+    ) -> Scheduler {
         let (asks, received) = mpsc::unbounded_channel();
-        let actor = Actor::new(settings, launcher, asks.downgrade());
+        let actor = Actor::new(settings, metrics, launcher, asks.downgrade());
         tokio::spawn(actor.run(received));
         Scheduler { asks }
     }
@@ -145,7 +156,7 @@ impl Scheduler {
         let (spec, wants) = (Arc::new(spec.clone()), *wants);
         // An actor that is gone drops the reply, and the ticket says so.
         let _ = self.asks.send(Ask::Acquire { spec, wants, place, reply });
-        Ticket { answer, place: seen }
+        Ticket { answer, place: seen, asks: self.asks.clone(), answered: false }
     }
 
     /// What is in memory, or on its way in or out.

@@ -106,7 +106,7 @@ impl Service {
         let metrics = Arc::<Metrics>::default();
         let machine = Monitor::new(store.root().to_owned());
         Ok(Arc::new(Service {
-            scheduler: Scheduler::start(Settings::new(&config), launcher),
+            scheduler: Scheduler::counted(Settings::new(&config), launcher, Arc::clone(&metrics)),
             transfers: Transfers::new(
                 RegistryMover::new(client.clone(), store.clone(), machine.clone()),
                 Arc::clone(&metrics),

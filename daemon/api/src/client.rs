@@ -26,7 +26,10 @@ use crate::ollama::{
     GenerateRequest, ProgressLine, PsResponse, PullRequest, PushRequest, ShowRequest, ShowResponse,
     TagsResponse, VersionResponse,
 };
-use crate::status::{DaemonStatus, DskVersion, LogLine};
+use crate::status::{
+    DaemonStatus, DskVersion, LogLine, PinRequest, PinResponse, Residents, ResumeResponse,
+    YieldRequest, YieldResponse,
+};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -168,6 +171,38 @@ impl Client {
         self.short(self.request(Method::GET, "/api/dsk/machine")).await
     }
 
+    /// What is in memory, and who waits for it.
+    pub async fn residents(&self) -> Result<Residents, ClientError> {
+        self.short(self.request(Method::GET, "/api/dsk/ps")).await
+    }
+
+    /// Keeps a model in memory until it is unpinned or stopped.
+    pub async fn pin(&self, model: &str) -> Result<PinResponse, ClientError> {
+        let body = PinRequest { model: model.to_owned() };
+        self.short(self.request(Method::POST, "/api/dsk/pin").json(&body)).await
+    }
+
+    /// Lets a pinned model leave again as others do.
+    pub async fn unpin(&self, model: &str) -> Result<PinResponse, ClientError> {
+        let body = PinRequest { model: model.to_owned() };
+        self.short(self.request(Method::POST, "/api/dsk/unpin").json(&body)).await
+    }
+
+    /// Gives the memory of all models away. Returns when it is free, which running requests can
+    /// delay; after `within` they are cut off.
+    pub async fn yield_memory(
+        &self,
+        within: Option<Duration>,
+    ) -> Result<YieldResponse, ClientError> {
+        let body = YieldRequest { within_seconds: within.map(|time| time.as_secs_f64()) };
+        self.whole(self.request(Method::POST, "/api/dsk/yield").json(&body)).await
+    }
+
+    /// Takes the memory back.
+    pub async fn resume(&self) -> Result<ResumeResponse, ClientError> {
+        self.short(self.request(Method::POST, "/api/dsk/resume")).await
+    }
+
     /// The models in the store.
     pub async fn tags(&self) -> Result<TagsResponse, ClientError> {
         self.short(self.request(Method::GET, "/api/tags")).await
@@ -276,7 +311,12 @@ impl Client {
 
     /// A call that answers soon, with one object.
     async fn short<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
-        let response = self.answer(request.timeout(SHORT_TIMEOUT)).await?;
+        self.whole(request.timeout(SHORT_TIMEOUT)).await
+    }
+
+    /// A call that answers with one object, sooner or later.
+    async fn whole<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        let response = self.answer(request).await?;
         let body = self.checked(response).await?.bytes().await;
         let body = body.map_err(|error| self.protocol(chain(&error)))?;
         serde_json::from_slice(&body).map_err(|error| self.protocol(error.to_string()))

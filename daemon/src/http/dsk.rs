@@ -1,7 +1,9 @@
 //! dsk's own endpoints: the status page, and what it shows.
 
+pub(crate) mod control;
 pub(crate) mod logs;
 pub(crate) mod metrics;
+pub(crate) mod ps;
 
 use std::sync::Arc;
 

@@ -95,12 +95,18 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// An empty one.
     pub(crate) fn new() -> Daemon {
+        Daemon::with(&[], Duration::ZERO)
+    }
+
+    /// An empty one with these settings, whose models take this long to load.
+    pub(crate) fn with(settings: &[(&str, &str)], load_time: Duration) -> Daemon {
         let folder = tempfile::tempdir().expect("a folder");
         let home = ("DSK_HOME".to_owned(), folder.path().display().to_string());
         let registry = ("DSK_REGISTRY".to_owned(), "http://127.0.0.1:9".to_owned());
-        let env = BTreeMap::from([home, registry]);
+        let mut env = BTreeMap::from([home, registry]);
+        env.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let config = Config::load(&Overrides::default(), &env, &Files::default());
-        let runners = Scripted::new(Duration::ZERO);
+        let runners = Scripted::new(load_time);
         let config = config.expect("a configuration");
         let service = Service::with_launcher(config, Arc::new(runners.clone())).expect("a service");
         let router = super::router(Arc::clone(&service));
@@ -110,11 +116,17 @@ impl Daemon {
     /// One that has the model `m`, made of a tiny GGUF file.
     pub(crate) async fn with_model() -> Daemon {
         let daemon = Daemon::new();
-        let digest = daemon.service.store.put_blob(&tiny_model("llama", 1)).expect("a blob");
-        let body = format!(r#"{{"model":"m","stream":false,"files":{{"m.gguf":"{digest}"}}}}"#);
-        let made = daemon.send("POST", "/api/create", &body).await;
-        assert_eq!(made.0, 200, "{}", made.1);
+        daemon.make("m", 1).await;
         daemon
+    }
+
+    /// Makes a model of a tiny GGUF file.
+    pub(crate) async fn make(&self, name: &str, seed: u64) {
+        let digest = self.service.store.put_blob(&tiny_model("llama", seed)).expect("a blob");
+        let files = format!(r#"{{"m.gguf":"{digest}"}}"#);
+        let body = format!(r#"{{"model":"{name}","stream":false,"files":{files}}}"#);
+        let made = self.send("POST", "/api/create", &body).await;
+        assert_eq!(made.0, 200, "{}", made.1);
     }
 
     /// Sends a request; its status and whole body.

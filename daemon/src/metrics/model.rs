@@ -1,7 +1,5 @@
 //! What is counted of one model.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "nothing shows speeds yet"))]
-
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -55,7 +53,6 @@ impl ModelMetrics {
     }
 
     /// The speed of the last requests together.
-    #[cfg_attr(test, expect(dead_code, reason = "nothing shows speeds yet"))]
     pub(crate) fn speed(&self) -> Speed {
         self.recent.speed()
     }

@@ -1,5 +1,4 @@
 //! Loads, evictions and deaths, as counts and as events of one shape in the log.
-#![cfg_attr(not(test), expect(dead_code, reason = "the scheduler's actor does not report yet"))]
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -7,10 +6,25 @@ use std::time::Duration;
 use dsk_registry::Name;
 
 use super::{Metrics, milliseconds};
+use crate::runner::{Death, DeathKind};
 
-/// The kinds of death there are.
-pub(super) const DEATHS: [&str; 7] =
-    ["exit", "signal", "out_of_memory", "hung", "garbage", "not_started", "unknown"];
+/// The words for the kinds of death.
+pub(super) const DEATHS: [&str; 8] =
+    ["stopped", "exit", "signal", "out_of_memory", "hung", "garbage", "not_started", "unknown"];
+
+/// The word for a kind of death, without its code or signal: those are in the event's text.
+fn word(kind: DeathKind) -> &'static str {
+    match kind {
+        DeathKind::Stopped => "stopped",
+        DeathKind::Exit(_) => "exit",
+        DeathKind::Signal(_) => "signal",
+        DeathKind::OutOfMemory => "out_of_memory",
+        DeathKind::Hung => "hung",
+        DeathKind::Garbage => "garbage",
+        DeathKind::NotStarted => "not_started",
+        DeathKind::Unknown => "unknown",
+    }
+}
 
 /// Why a model left memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,15 +73,16 @@ impl Metrics {
         tracing::warn!(target: "dsk_load", %model, outcome, %error, "not loaded");
     }
 
-    /// A model leaves memory.
+    /// A model has left memory.
     pub(crate) fn evicted(&self, model: &Name, reason: Eviction) {
         self.evictions.with_label_values(&[reason.word()]).inc();
-        tracing::info!(target: "dsk_evict", %model, reason = reason.word(), "leaves memory");
+        tracing::info!(target: "dsk_evict", %model, reason = reason.word(), "unloaded");
     }
 
-    /// A runner died without being told to. `kind` is a word of a short list of our own.
-    pub(crate) fn died(&self, model: &Name, kind: &'static str, cause: &dyn Display) {
+    /// A runner died without being told to.
+    pub(crate) fn died(&self, model: &Name, death: &Death) {
+        let kind = word(death.kind());
         self.deaths.with_label_values(&[kind]).inc();
-        tracing::error!(target: "dsk_death", %model, kind, %cause, "a runner died");
+        tracing::error!(target: "dsk_death", %model, kind, "the runner {death}");
     }
 }

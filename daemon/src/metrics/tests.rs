@@ -4,6 +4,7 @@ use std::time::Duration;
 use dsk_daemon_engine::Usage;
 
 use super::*;
+use crate::runner::{Death, DeathKind};
 
 /// One sample: its name and labels as written, and its value.
 type Samples = BTreeMap<String, f64>;
@@ -117,7 +118,8 @@ fn everything() -> Metrics {
     metrics.loaded(&name("m"), Duration::from_secs(1), 1000);
     metrics.load_failed(&name("m"), false, &"is corrupt");
     metrics.evicted(&name("m"), Eviction::Idle);
-    metrics.died(&name("m"), "signal", &"was killed");
+    let killed = Death::new(DeathKind::Signal(9), "was killed");
+    metrics.died(&name("m"), &killed);
     metrics.pull_began();
     metrics.pulled(7);
     metrics.pull_ended(&name("m"), "ok", 7);

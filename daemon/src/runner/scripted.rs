@@ -1,7 +1,8 @@
 //! Runners for tests: no process and no model, but the same commands and reports.
 //!
 //! A request's raw prompt is its script: `3` makes three tokens, one each 100 ms; `die` ends the
-//! runner; `hang` goes on until it is cancelled.
+//! runner; `hang` goes on until it is cancelled, `read` stays at its prompt until
+//! then. The last message of a chat can be `hang` or `read` as well.
 
 use std::{
     collections::HashMap,
@@ -164,11 +165,20 @@ impl Child {
 fn script(request: &Request) -> &str {
     match &request.prompt {
         Prompt::Raw(text) => text,
+        Prompt::Chat(chat) => match chat.messages.last().map(|last| last.content.as_str()) {
+            Some(text @ ("hang" | "read")) => text,
+            _ => "1",
+        },
         _ => "1",
     }
 }
 
 async fn answer(id: u64, script: String, reports: mpsc::Sender<Report>) {
+    if script == "read" {
+        let event = Event::Prefill { done: 1, total: 2 };
+        let _ = reports.send(Report::Event { id, event }).await;
+        return std::future::pending().await;
+    }
     let tokens = script.parse().unwrap_or(usize::MAX);
     for token in 0..tokens {
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -26,6 +26,7 @@ use super::{
     slot::{Slot, State},
 };
 use crate::{
+    metrics::Metrics,
     models::ModelSpec,
     runner::{Death, Launch, Runner, SpawnError},
 };
@@ -89,6 +90,8 @@ pub(super) enum Ask {
     Ping {
         reply: oneshot::Sender<()>,
     },
+    /// A caller left its place in the queue.
+    GaveUp,
     Released {
         slot: u64,
         held: Duration,
@@ -109,6 +112,7 @@ pub(super) enum Ask {
 
 pub(super) struct Actor {
     settings: Settings,
+    metrics: Arc<Metrics>,
     launcher: Arc<dyn Launch>,
     /// Weak: the actor ends when the last handle and lease are gone.
     asks: mpsc::WeakUnboundedSender<Ask>,
@@ -133,6 +137,7 @@ pub(super) struct Actor {
 impl Actor {
     pub(super) fn new(
         settings: Settings,
+        metrics: Arc<Metrics>,
         launcher: Arc<dyn Launch>,
         asks: mpsc::WeakUnboundedSender<Ask>,
     ) -> Actor {
@@ -140,6 +145,7 @@ impl Actor {
         let pressure = Pressure::new(settings.memory_reserve, (settings.memory)().total);
         Actor {
             settings,
+            metrics,
             launcher,
             asks,
             slots: Vec::new(),
@@ -211,6 +217,8 @@ impl Actor {
             Ask::Ping { reply } => {
                 let _ = reply.send(());
             }
+            // The turn that follows lets go of it.
+            Ask::GaveUp => {}
             Ask::Released { slot, held } => self.released(slot, held),
             Ask::Weighed { model, footprint } => {
                 self.footprints.insert(model, Some(footprint));

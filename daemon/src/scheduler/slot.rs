@@ -19,7 +19,7 @@ use super::{
     Resident, ResidentState,
     room::{Occupant, Standing, regret},
 };
-use crate::{keep_alive::KeepAlive, models::ModelSpec, runner::Runner};
+use crate::{keep_alive::KeepAlive, metrics::Eviction, models::ModelSpec, runner::Runner};
 
 /// A model that was loaded serves for twice the time its load took, within these bounds, before it
 /// leaves for another: models that take turns would else load more than they serve …
@@ -43,6 +43,8 @@ pub(super) struct Slot {
     pub(super) leases: usize,
     /// Nobody new gets in; it leaves after its last lease.
     pub(super) retiring: bool,
+    /// Why it leaves.
+    pub(super) left_for: Option<Eviction>,
     /// Nobody new gets in for now: somebody has waited long for its room.
     pub(super) yielding: bool,
     /// It was so before: whose room was once chosen stays the choice.
@@ -124,8 +126,9 @@ impl Slot {
         (self.began + self.load_time + residency).min(self.last_used + QUIET)
     }
 
-    /// Ends the runner, whoever uses it, or gives up its load.
-    pub(super) fn leave(&mut self) {
+    /// Ends the runner, whoever uses it, or gives up its load; the first reason counts.
+    pub(super) fn leave_for(&mut self, reason: Eviction) {
+        self.left_for.get_or_insert(reason);
         match std::mem::replace(&mut self.state, State::Leaving) {
             State::Ready(runner) => runner.stop(),
             State::Loading => self.child.cancel.notify_one(),

@@ -1,14 +1,17 @@
 //! A place in the queue.
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Lease, Place, SchedulerError};
+use super::{Lease, Place, SchedulerError, actor::Ask};
 
 /// A place in the queue. Dropping it gives the place up.
 #[derive(Debug)]
 pub struct Ticket {
     pub(super) answer: oneshot::Receiver<Result<Lease, SchedulerError>>,
     pub(super) place: watch::Receiver<Place>,
+    pub(super) asks: mpsc::UnboundedSender<Ask>,
+    /// The answer came: there is no place to give up.
+    pub(super) answered: bool,
 }
 
 impl Ticket {
@@ -23,7 +26,18 @@ impl Ticket {
     }
 
     /// Waits for the model.
-    pub async fn lease(self) -> Result<Lease, SchedulerError> {
-        self.answer.await.unwrap_or(Err(SchedulerError::ShuttingDown))
+    pub async fn lease(mut self) -> Result<Lease, SchedulerError> {
+        let answer = (&mut self.answer).await;
+        self.answered = true;
+        answer.unwrap_or(Err(SchedulerError::ShuttingDown))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.answer.close();
+            let _ = self.asks.send(Ask::GaveUp);
+        }
     }
 }

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
+use super::ps::device;
 use crate::http::Http;
 use crate::metrics::{Seen, TEXT_TYPE};
 use crate::scheduler::{Resident, ResidentState};
@@ -19,16 +20,10 @@ pub(crate) async fn text(State(http): State<Arc<Http>>) -> Response {
 
 /// What the gauges show of a model.
 fn seen(model: &Resident) -> Seen {
-    let device = || "cpu".to_owned();
-    let bytes = match &model.loaded {
-        Some(loaded) => vec![
-            (device(), "weights", loaded.bytes.weights),
-            (device(), "kv", loaded.bytes.kv),
-            (device(), "other", loaded.bytes.other),
-        ],
-        // What is reserved for a load is not known by kind.
-        None => vec![(device(), "other", model.size_bytes)],
-    };
+    let held = device(model);
+    let kinds =
+        [("weights", held.weights_bytes), ("kv", held.kv_bytes), ("other", held.other_bytes)];
+    let bytes = kinds.map(|(kind, bytes)| (held.device.clone(), kind, bytes)).to_vec();
     Seen {
         model: model.name.to_string(),
         state: state(model.state),

@@ -32,6 +32,8 @@ type Contexts = HashMap<Digest, u32>;
 #[derive(Debug, Default)]
 pub(super) struct Remembered(HashMap<Digest, (u32, Instant)>);
 
+use crate::metrics::Eviction;
+
 impl Remembered {
     fn note(&mut self, model: Digest, tokens: u32, now: Instant) {
         if self.0.len() >= REMEMBERED_MAX {
@@ -129,7 +131,7 @@ impl Actor {
         // The same name with another manifest was pulled or made anew: the old one is of no use.
         for slot in &mut self.slots {
             if slot.is_idle() && slot.spec.name == spec.name {
-                slot.leave();
+                slot.leave_for(Eviction::Replaced);
             }
         }
         if let Some(verdict) = self.judge_pressure(waiter, turn) {
@@ -183,7 +185,7 @@ impl Actor {
             Room::Evict(victims) => {
                 for index in victims {
                     tracing::info!(model = %self.slots[index].spec.name, "unloading to make room");
-                    self.slots[index].leave();
+                    self.slots[index].leave_for(Eviction::Room);
                 }
                 turn.blocked.insert(spec.digest);
                 Verdict::Displace(Vec::new())
@@ -238,7 +240,7 @@ impl Actor {
         let slot = &mut self.slots[index];
         slot.retiring = true;
         if slot.is_idle() {
-            slot.leave();
+            slot.leave_for(Eviction::Replaced);
         }
         Verdict::Displace(Vec::new())
     }

@@ -9,7 +9,7 @@ use super::{
     super::{SchedulerError, Unloaded, slot::State},
     Actor, PINNED_MAX,
 };
-use crate::keep_alive::KeepAlive;
+use crate::{keep_alive::KeepAlive, metrics::Eviction};
 
 impl Actor {
     pub(super) fn unload(&mut self, name: &Name) -> (Unloaded, oneshot::Receiver<()>) {
@@ -21,7 +21,7 @@ impl Actor {
             slot.keep_alive = KeepAlive::For(Duration::ZERO);
             slot.retiring |= matches!(slot.state, State::Ready(_));
             if slot.is_idle() {
-                slot.leave();
+                slot.leave_for(Eviction::Asked);
             }
             if matches!(slot.state, State::Leaving) {
                 slot.watchers.extend(sender.take());
@@ -64,7 +64,9 @@ impl Actor {
         slot.leases = slot.leases.saturating_sub(1);
         slot.last_used = Instant::now();
         if slot.leases == 0 && slot.retiring {
-            slot.leave();
+            // Who asked for it left nothing to stay for; else others need its memory.
+            let asked = slot.yielding || slot.keep_alive == KeepAlive::For(Duration::ZERO);
+            slot.leave_for(if asked { Eviction::Asked } else { Eviction::Room });
         }
     }
 
@@ -75,7 +77,7 @@ impl Actor {
             // A load whose keep_alive is 0 still serves those it was made for.
             let due = slot.expiry().is_some_and(|expiry| expiry <= now);
             if due && (slot.retiring || !self.awaited(slot)) {
-                self.slots[index].leave();
+                self.slots[index].leave_for(Eviction::Idle);
             }
         }
     }
@@ -85,7 +87,7 @@ impl Actor {
         for slot in &mut self.slots {
             slot.retiring = true;
             if slot.leases == 0 {
-                slot.leave();
+                slot.leave_for(Eviction::Asked);
             }
         }
     }

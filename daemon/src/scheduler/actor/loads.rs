@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     keep_alive::KeepAlive,
+    metrics::Eviction,
     models::ModelSpec,
     runner::{Death, DeathKind, Launch, Link, Runner, SpawnError},
 };
@@ -67,6 +68,7 @@ impl Actor {
             state: State::Loading,
             leases: 0,
             retiring: false,
+            left_for: None,
             yielding: false,
             yielded_before: false,
             keep_alive,
@@ -92,14 +94,16 @@ impl Actor {
         };
         let slot = self.slots.swap_remove(index);
         let name = slot.spec.name.clone();
+        let died = matches!(error, SpawnError::Died(_));
         let error = match error {
             SpawnError::Load(failure) => SchedulerError::Load { name, failure },
             SpawnError::Died(death) => {
+                self.metrics.died(&name, &death);
                 self.crashes.record(slot.spec.digest, &death, Instant::now());
                 SchedulerError::RunnerDied { name, death }
             }
         };
-        tracing::warn!(model = %slot.spec.name, %error, "a model was not loaded");
+        self.metrics.load_failed(&slot.spec.name, died, &error);
         self.fail_waiters(slot.spec.digest, &error);
     }
 
@@ -111,6 +115,7 @@ impl Actor {
         slot.state = State::Ready(Arc::clone(&runner));
         self.means.loaded(slot.spec.digest, slot.bytes, slot.load_time);
         let id = slot.id;
+        self.metrics.loaded(&slot.spec.name, slot.load_time, slot.bytes);
         self.watch(id, &runner);
     }
 
@@ -127,12 +132,15 @@ impl Actor {
     pub(super) fn died(&mut self, id: u64, death: &Death) {
         let Some(index) = self.slots.iter().position(|slot| slot.id == id) else { return };
         let slot = &self.slots[index];
+        let model = &slot.spec.name;
         match slot.state {
             // The end of the load tells why.
             State::Loading => return,
-            State::Leaving => tracing::info!(model = %slot.spec.name, "unloaded"),
+            State::Leaving => {
+                self.metrics.evicted(model, slot.left_for.unwrap_or(Eviction::Asked));
+            }
             State::Ready(_) => {
-                tracing::error!(model = %slot.spec.name, "the runner {death}");
+                self.metrics.died(model, death);
                 self.crashes.record(slot.spec.digest, death, Instant::now());
             }
         }
@@ -157,7 +165,7 @@ struct Task {
 
 impl Task {
     async fn run(self, asks: mpsc::WeakUnboundedSender<Ask>) {
-        let (slot, started) = (self.id, Instant::now());
+        let slot = self.id;
         let result = match self.launch().await {
             Ok(link) => {
                 let link = watched(link, slot, asks.clone());
@@ -170,9 +178,6 @@ impl Task {
             }
             Err(error) => Err(error),
         };
-        if result.is_ok() {
-            tracing::info!(model = %self.spec.name, elapsed = ?started.elapsed(), "loaded");
-        }
         if let Some(asks) = asks.upgrade() {
             let _ = asks.send(Ask::LoadEnded { slot, result: result.map(Arc::new) });
         }

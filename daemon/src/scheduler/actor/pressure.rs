@@ -9,6 +9,7 @@ use super::{
     Actor,
 };
 use crate::hardware::Memory;
+use crate::metrics::Eviction;
 
 /// While models are resident, memory is looked at this often; a change looks sooner.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -78,7 +79,7 @@ impl Actor {
             let slot = &self.slots[index];
             let measured = slot.occupant(self.touched(slot), now).measured;
             tracing::info!(model = %slot.spec.name, "unloading: other programs need the memory");
-            self.slots[index].leave();
+            self.slots[index].leave_for(Eviction::Pressure);
             soon = soon.saturating_add(measured);
         }
         memory

@@ -11,7 +11,7 @@ use super::{
     },
     Actor,
 };
-use crate::{keep_alive::KeepAlive, models::ModelSpec};
+use crate::{keep_alive::KeepAlive, metrics::Eviction, models::ModelSpec};
 
 /// The memory is somebody else's.
 pub(super) struct Yielded {
@@ -87,7 +87,7 @@ impl Actor {
             yielded.deadline = None;
             for slot in &mut self.slots {
                 tracing::warn!(model = %slot.spec.name, "unloading in spite of running requests");
-                slot.leave();
+                slot.leave_for(Eviction::Asked);
             }
         }
         if self.slots.is_empty() {
