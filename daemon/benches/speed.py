@@ -34,7 +34,7 @@ ANSWER_TOKENS = 96
 class Daemon:
     """A daemon whose index is new; the models are in a folder that outlives it."""
 
-    def __init__(self, dsk, models):
+    def __init__(self, dsk, models, **variables):
         self.home = tempfile.TemporaryDirectory(prefix="dsk-speed-")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -42,7 +42,7 @@ class Daemon:
         self.url = f"http://127.0.0.1:{port}"
         home = self.home.name
         self.environment = {"PATH": os.environ["PATH"], "HOME": home, "XDG_RUNTIME_DIR": home, "DSK_MODELS": str(models),
-                            "DSK_HOST": f"127.0.0.1:{port}"}
+                            "DSK_HOST": f"127.0.0.1:{port}", **variables}
         self.dsk = dsk
         self.log = open(pathlib.Path(home) / "log", "w")
         self.process = subprocess.Popen([dsk, "serve"], env=self.environment, stdout=self.log, stderr=self.log)

@@ -47,6 +47,7 @@ mod ticket;
 
 pub use error::SchedulerError;
 pub use lease::Lease;
+pub(crate) use measure::touched_bytes;
 pub use report::{Freed, Place, Resident, ResidentState, Status, Unloaded, Waiting};
 pub use ticket::Ticket;
 
@@ -117,7 +118,7 @@ impl Settings {
             memory_reserve: config.memory_reserve,
             memory: Box::new(Memory::read),
             footprint: Arc::new(Footprint::of),
-            touched: Box::new(measure::touched_bytes),
+            touched: Box::new(touched_bytes),
         }
     }
 }

@@ -18,6 +18,8 @@ const REMEMBERED_MAX: usize = 256;
 pub(crate) struct Facts {
     /// Whether it thinks before it answers.
     pub(crate) thinking: bool,
+    /// The longest context it was made for, where its file says.
+    pub(crate) context_length: Option<u64>,
 }
 
 /// Facts by the digest of the manifest, which fixes everything about a model.
@@ -40,7 +42,8 @@ impl FactsCache {
         // A model that was removed this instant: its load will tell.
         let Some(model) = found else { return Ok(Arc::default()) };
         let thinking = model.capabilities.iter().any(|one| one == "thinking");
-        Ok(self.remember(spec.digest, Facts { thinking }))
+        let context_length = model.context_length;
+        Ok(self.remember(spec.digest, Facts { thinking, context_length }))
     }
 
     fn remembered(&self, digest: &Digest) -> Option<Arc<Facts>> {

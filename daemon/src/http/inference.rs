@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::Response;
 use dsk_daemon_api::{ApiError, ErrorCode};
 use dsk_daemon_engine::{self as engine, Event, Loaded, Usage};
 use futures_util::{FutureExt, StreamExt};
@@ -16,7 +18,10 @@ use super::{Http, failure};
 use crate::KeepAlive;
 use crate::index::{Index, Run};
 use crate::models::ModelSpec;
-use crate::scheduler::Wants;
+use crate::scheduler::{Wants, touched_bytes};
+
+/// The header of a warning.
+const WARNING: HeaderName = HeaderName::from_static("x-dsk-warning");
 
 /// A model a request names: its layers, and what its file says of it.
 #[derive(Debug, Clone)]
@@ -69,11 +74,11 @@ pub(crate) fn begin(
         let load = lease.load_duration;
         record.ready(load);
         let (index, spec) = (http.service.index.clone(), Arc::clone(&model.spec));
-        let loaded = lease.loaded().clone();
+        let (loaded, pid) = (lease.loaded().clone(), lease.pid());
         let events = lease.submit(request).inspect(move |event| {
             record.event(event);
             if let Event::Done(done) = event {
-                count(&index, &spec, &loaded, &done.usage);
+                count(&index, &spec, &loaded, pid, &done.usage);
             }
         });
         answer::told(Started { events: events.boxed(), load }).await
@@ -81,15 +86,34 @@ pub(crate) fn begin(
     .boxed()
 }
 
+/// What the caller is told beside the answer: more context than the model was made for is cut.
+pub(crate) fn warning(model: &Model, wants: &Wants) -> Option<String> {
+    let (asked, most) = (wants.context_length?, model.facts.context_length?);
+    (u64::from(asked) > most).then(|| {
+        format!(
+            "num_ctx {asked} is more than the {most} tokens of {}: {most} are used",
+            model.spec.name
+        )
+    })
+}
+
+/// Adds a warning to an answer, as a header that other clients ignore.
+pub(crate) fn warned(mut response: Response, warning: Option<String>) -> Response {
+    if let Some(value) = warning.and_then(|text| HeaderValue::try_from(text).ok()) {
+        response.headers_mut().insert(WARNING, value);
+    }
+    response
+}
+
 /// Counts a request that ended well, and notes how fast it was. An answer never waits for the index.
-fn count(index: &Index, spec: &ModelSpec, loaded: &Loaded, usage: &Usage) {
+fn count(index: &Index, spec: &ModelSpec, loaded: &Loaded, pid: Option<u32>, usage: &Usage) {
     let (index, name) = (index.clone(), spec.name.clone());
     let run = Run {
         model: spec.model_digest,
         file_bytes: spec.model_bytes,
         loaded: loaded.clone(),
         usage: *usage,
-        resident: None,
+        resident: pid.and_then(touched_bytes),
     };
     tokio::spawn(async move {
         let counted = index.record_use(&name, &run.usage).await;

@@ -21,6 +21,7 @@ pub struct Lease {
 struct Share {
     slot: u64,
     runner: Arc<Runner>,
+    pid: Option<u32>,
     asks: mpsc::UnboundedSender<Ask>,
     since: Instant,
 }
@@ -35,10 +36,11 @@ impl Lease {
     pub(super) fn new(
         slot: u64,
         runner: Arc<Runner>,
+        pid: Option<u32>,
         asks: mpsc::UnboundedSender<Ask>,
         load_duration: Duration,
     ) -> Lease {
-        let share = Share { slot, runner, asks, since: Instant::now() };
+        let share = Share { slot, runner, pid, asks, since: Instant::now() };
         Lease { share: Arc::new(share), load_duration }
     }
 
@@ -46,6 +48,11 @@ impl Lease {
     /// request in the runner. It keeps the model resident by itself.
     pub fn submit(&mut self, request: Request) -> EventStream {
         self.share.runner.submit(request).keep(Arc::clone(&self.share) as _)
+    }
+
+    /// The runner's process, where there is one.
+    pub fn pid(&self) -> Option<u32> {
+        self.share.pid
     }
 
     /// Facts of the loaded model.

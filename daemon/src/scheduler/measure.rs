@@ -58,7 +58,7 @@ impl Means {
 }
 
 /// The bytes of its own that a process has touched; pages of files are the system's to take back.
-pub(super) fn touched_bytes(pid: u32) -> Option<u64> {
+pub(crate) fn touched_bytes(pid: u32) -> Option<u64> {
     own_bytes(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
 }
 

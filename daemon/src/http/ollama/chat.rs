@@ -37,9 +37,13 @@ pub(crate) async fn chat(State(http): State<Arc<Http>>, request: Request) -> Nat
         options: merged.options,
         truncate: body.truncate.unwrap_or(true),
     };
+    let warning = inference::warning(&model, &wants);
     let start = inference::begin(&http, model, wants, request);
     let dialect = Chat { model: body.model };
-    Ok(answer::answer(start, dialect, body.stream.unwrap_or(true)).await?)
+    Ok(inference::warned(
+        answer::answer(start, dialect, body.stream.unwrap_or(true)).await?,
+        warning,
+    ))
 }
 
 fn refuse_unsupported(body: &ChatRequest) -> Result<(), ApiError> {

@@ -33,8 +33,9 @@ pub(crate) async fn generate(State(http): State<Arc<Http>>, request: Request) ->
     let dialect = Generate { model: body.model.clone(), context: !body.raw };
     let prompt = prompt(body, &model)?;
     let request = engine::Request { prompt, options: merged.options, truncate };
+    let warning = inference::warning(&model, &wants);
     let start = inference::begin(&http, model, wants, request);
-    Ok(answer::answer(start, dialect, streamed).await?)
+    Ok(inference::warned(answer::answer(start, dialect, streamed).await?, warning))
 }
 
 fn refuse_unsupported(body: &GenerateRequest) -> Result<(), ApiError> {

@@ -48,8 +48,9 @@ pub(crate) async fn completions(State(http): State<Arc<Http>>, request: Request)
         model: body.model,
         include_usage: body.stream_options.include_usage,
     };
+    let warning = inference::warning(&model, &wants);
     let start = inference::begin(&http, model, wants, request);
-    Ok(answer::answer(start, dialect, body.stream).await?)
+    Ok(inference::warned(answer::answer(start, dialect, body.stream).await?, warning))
 }
 
 fn refuse_unsupported(body: &ChatCompletionRequest) -> Result<(), ApiError> {

@@ -224,7 +224,7 @@ impl Actor {
         if slot.names.insert(waiter.spec.name.clone()) {
             slot.pinned |= self.pinned.contains(&waiter.spec.name);
         }
-        let lease = Lease::new(slot.id, runner, asks, turn.now - waiter.arrived);
+        let lease = Lease::new(slot.id, runner, slot.child.pid(), asks, turn.now - waiter.arrived);
         Verdict::Grant(lease)
     }
 

@@ -151,6 +151,8 @@ impl Actor {
         for watcher in self.slots.swap_remove(index).watchers {
             let _ = watcher.send(());
         }
+        // What the requests of a model allocated lies between what stays; the C library keeps it.
+        tokio::task::spawn_blocking(dsk_daemon_engine::mmap::trim_heap);
     }
 }
 

@@ -14,7 +14,7 @@ fn model(thinking: bool) -> Model {
     let mut spec = spec();
     spec.system = Some("S".to_owned());
     spec.messages = vec![message("user", "ex"), message("assistant", "ample")];
-    Model { spec: Arc::new(spec), facts: Arc::new(Facts { thinking }) }
+    Model { spec: Arc::new(spec), facts: Arc::new(Facts { thinking, context_length: None }) }
 }
 
 fn prompted(json: &str, thinking: bool, expected: Expect) {
@@ -138,4 +138,19 @@ fn a_raw_answer_has_no_context() {
     let last = dialect.done(&done(FinishReason::Length), &moment());
     let last: GenerateLine = serde_json::from_slice(&last).unwrap();
     assert_eq!((last.context, last.done_reason.as_deref()), (vec![], Some("length")));
+}
+
+#[test]
+fn more_context_than_the_model_was_made_for_is_told() {
+    let facts = Facts { thinking: false, context_length: Some(4096) };
+    let model = Model { facts: Arc::new(facts), ..model(false) };
+    let warning = |tokens: Option<u32>| {
+        inference::warning(&model, &Wants { context_length: tokens, ..Wants::default() })
+    };
+    assert_eq!(warning(None), None);
+    assert_eq!(warning(Some(4096)), None);
+    let text = warning(Some(2_000_000_000)).unwrap();
+    assert!(text.starts_with("num_ctx 2000000000 is more than the 4096 tokens of"), "{text}");
+    let answer = inference::warned(axum::response::Response::default(), Some(text.clone()));
+    assert_eq!(answer.headers()["x-dsk-warning"], text);
 }
