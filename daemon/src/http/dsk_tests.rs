@@ -29,7 +29,7 @@ async fn ps_tells_everything_of_a_model_and_its_requests() {
     assert_eq!(model["slots"], serde_json::json!({"in_use": 1, "total": 1}));
     assert_eq!(
         (&model["context_length"], &model["context_length_max"]),
-        (&2048.into(), &8192.into())
+        (&512.into(), &8192.into())
     );
     assert_eq!(model["devices"][0]["device"], "cpu");
     assert_eq!(model["devices"][0]["weights_bytes"], 1 << 30);
