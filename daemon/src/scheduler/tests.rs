@@ -142,12 +142,12 @@ async fn concurrent_requests_share_one_load() {
         leases.push(task.await.unwrap().unwrap());
     }
     assert_eq!(world.names().await, "a:Ready:5");
-    assert_eq!(world.log(), "a load 2048");
+    assert_eq!(world.log(), "a load 8192");
     assert!(leases[0].load_duration >= LOAD);
     let again = world.acquire("a", Wants::default()).await.unwrap();
     assert_eq!(again.load_duration, Duration::ZERO);
     let resident = world.scheduler.resident().await;
-    assert_eq!((resident[0].size_bytes, resident[0].context_length), (BYTES, 2048));
+    assert_eq!((resident[0].size_bytes, resident[0].context_length), (BYTES, 8192));
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,7 +172,7 @@ async fn a_load_survives_the_caller_that_left() {
     assert_eq!(world.names().await, "a:Ready:0");
     let lease = world.acquire("a", Wants::default()).await.unwrap();
     assert_eq!(lease.load_duration, Duration::ZERO);
-    assert_eq!(world.log(), "a load 2048");
+    assert_eq!(world.log(), "a load 8192");
 }
 
 #[tokio::test(start_paused = true)]
@@ -224,7 +224,7 @@ async fn the_limit_evicts_the_model_used_longest_ago() {
     world.touch("a", Wants::default()).await;
     world.touch("c", Wants::default()).await;
     assert_eq!(world.names().await, "a:Ready:0 c:Ready:0");
-    assert_eq!(world.log(), "a load 2048, b load 2048, b gone, c load 2048");
+    assert_eq!(world.log(), "a load 8192, b load 8192, b gone, c load 8192");
 }
 
 #[tokio::test(start_paused = true)]
@@ -434,7 +434,7 @@ async fn a_dropped_stream_frees_its_slot() {
     drop(stream);
     sleep(Duration::from_millis(10)).await;
     assert_eq!(world.names().await, "");
-    assert_eq!(world.log(), "a load 2048, a cancel, a gone");
+    assert_eq!(world.log(), "a load 8192, a cancel, a gone");
 }
 
 #[tokio::test(start_paused = true)]

@@ -102,7 +102,7 @@ async fn a_choice_says_which_and_why_in_two_lines() {
     assert_eq!(choice.from, Some(Reference::Tag("7b-q8_0".to_owned())));
     expect![[r#"
         Q8_0 of Q4_K_M, Q8_0: 0.00 GB with 512 tokens of context
-        Q8_0 is the best quality that fits in RAM"#]]
+        Q8_0 is the best quality that is fast and fits in RAM"#]]
     .assert_eq(&choice.lines.join("\n"));
     let fit = choice.fit.as_ref().unwrap();
     assert!(!fit.reasons.iter().any(|reason| reason.contains("library")), "{:?}", fit.reasons);

@@ -178,7 +178,7 @@ async fn a_yield_frees_everything_and_a_resume_brings_it_back() {
     sleep(LOAD * 4).await;
     assert_eq!(world.names().await, "a:Ready:0 b:Ready:0 c:Ready:0");
     // The one used last comes first.
-    assert_eq!(world.log(), "c load 2048, a load 2048, b load 2048");
+    assert_eq!(world.log(), "c load 8192, a load 8192, b load 8192");
 }
 
 #[tokio::test(start_paused = true)]
