@@ -87,7 +87,7 @@ pub(super) fn device(one: &Resident) -> DeviceBytes {
             device,
             weights_bytes: loaded.bytes.weights,
             kv_bytes: loaded.bytes.kv,
-            other_bytes: loaded.bytes.other,
+            other_bytes: loaded.bytes.other.saturating_add(loaded.bytes.runtime),
         },
         None => DeviceBytes { device, other_bytes: one.size_bytes, ..DeviceBytes::default() },
     }
