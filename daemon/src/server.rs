@@ -3,6 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use axum::Router;
+use dsk_daemon_engine::mmap;
 use hyper::{Request, body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -35,6 +36,8 @@ const HEADERS: Duration = Duration::from_secs(30);
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// The pause after a connection could not be accepted: out of file descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// After this long, what starting needed is not needed again soon.
+const SETTLED: Duration = Duration::from_secs(2);
 /// How long runners and transfers get to wind down once no request runs any more.
 const WIND_DOWN: Duration = Duration::from_secs(5);
 
@@ -79,6 +82,7 @@ pub(crate) async fn serve(
     let mut accepting = accept_all(listeners, &connections);
     tracing::info!(models = %service.config.models.display(), "listening on {place}");
     systemd::ready(&format!("listening on {place}"));
+    background.spawn(settle());
 
     shutdown.await;
 
@@ -92,6 +96,16 @@ pub(crate) async fn serve(
         tracing::warn!("some requests or transfers were cut off");
     }
     background.shutdown().await;
+}
+
+/// Gives back what only starting needed.
+async fn settle() {
+    tokio::time::sleep(SETTLED).await;
+    let release = || {
+        mmap::trim_heap();
+        mmap::release_code();
+    };
+    let _ = tokio::task::spawn_blocking(release).await;
 }
 
 fn accept_all(listeners: Listeners, connections: &Connections) -> JoinSet<()> {

@@ -87,6 +87,37 @@ pub fn trim_heap() {
     }
 }
 
+/// Unmaps the pages of this program's code that only starting needed; what runs again is mapped again
+/// from the file, a page at a time. The code of a large program is most of what it takes at rest.
+pub fn release_code() {
+    #[cfg(target_os = "linux")]
+    {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        let Ok(program) = std::fs::read_link("/proc/self/exe") else { return };
+        for range in code(&maps, &program.to_string_lossy()) {
+            // SAFETY: the range is a mapping of the program's own file that may be run and not be
+            // written to. Its pages are the file's, and come back unchanged when they are touched.
+            unsafe {
+                libc::madvise(range.start as *mut libc::c_void, range.len(), libc::MADV_DONTNEED);
+            }
+        }
+    }
+}
+
+/// The mappings of `program` in /proc/self/maps that may be run and not be written to.
+#[cfg(target_os = "linux")]
+fn code(maps: &str, program: &str) -> Vec<Range<usize>> {
+    let code = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let (rights, path) = (fields.next()?, fields.nth(3)?);
+        let address = |text: &str| usize::from_str_radix(text, 16).ok();
+        let range = address(start)?..address(end)?;
+        (rights == "r-xp" && path == program && range.start < range.end).then_some(range)
+    };
+    maps.lines().filter_map(code).collect()
+}
+
 impl Deref for Arena {
     type Target = [u8];
 
@@ -116,6 +147,22 @@ mod tests {
         map.release(0..50_000);
         map.release(99_999..usize::MAX);
         assert_eq!(&map[..], &bytes[..]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn only_the_programs_code_is_released_and_it_still_runs() {
+        let maps = "\
+            1000-3000 r--p 00000000 fe:00 1 /bin/dsk\n\
+            3000-8000 r-xp 00002000 fe:00 1 /bin/dsk\n\
+            8000-9000 rw-p 00007000 fe:00 1 /bin/dsk\n\
+            a000-b000 r-xp 00000000 fe:00 2 /lib/libc.so\n\
+            c000-d000 r-xp 00000000 00:00 0 [vdso]\n\
+            garbage\n";
+        let found: Vec<_> = code(maps, "/bin/dsk").iter().map(|at| (at.start, at.end)).collect();
+        assert_eq!(found, [(0x3000, 0x8000)]);
+        release_code();
+        assert!(code(maps, "/bin/other").is_empty());
     }
 
     #[test]
