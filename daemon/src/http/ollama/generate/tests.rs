@@ -151,6 +151,6 @@ fn more_context_than_the_model_was_made_for_is_told() {
     assert_eq!(warning(Some(4096)), None);
     let text = warning(Some(2_000_000_000)).unwrap();
     assert!(text.starts_with("num_ctx 2000000000 is more than the 4096 tokens of"), "{text}");
-    let answer = inference::warned(axum::response::Response::default(), Some(text.clone()));
+    let answer = inference::warned(Response::default(), Some(text.clone()));
     assert_eq!(answer.headers()["x-dsk-warning"], text);
 }
