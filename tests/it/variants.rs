@@ -92,7 +92,7 @@ fn what_does_not_fit_is_exit_code_6() {
     let machine = machine.to_str().unwrap();
     let (code, _, errors) = outcome(&daemon, &["pull", &name, "--dry-run", "--machine", machine]);
     assert_eq!(code, Some(6), "{errors}");
-    assert!(errors.contains("bytes) are missing"), "{errors}");
+    assert!(errors.contains("bytes) of RAM are missing"), "{errors}");
     let (code, table, _) = outcome(&daemon, &["fit", &name, "--machine", machine]);
     assert!(code == Some(6) && table.contains("does not fit"), "{table}");
     let (code, table, _) =

@@ -134,5 +134,5 @@ fn bytes_follow_from_tensors_and_context() {
     // Two layers, two heads of 16 numbers each for keys and for values, in f32.
     assert_eq!(short.kv, 2 * 2 * 2 * 16 * 4 * 128);
     assert_eq!(long.kv, 4 * short.kv);
-    assert_eq!(long.total(), long.weights + long.kv + long.other);
+    assert_eq!(long.total(), long.weights + long.kv + long.other + long.runtime);
 }
