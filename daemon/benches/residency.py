@@ -6,8 +6,8 @@
 DSK is a release build. Each of three clients asks each model in turn, beginning at a different one, so that
 at any time more models are wanted than there are places (max_loaded = 2). What must hold: every request is
 answered, no request waits longer than the bound, the daemon lives, no process is left, and its own memory is at
-the end what it was after the first minute, within 1 %. The last lines of its log, which it keeps in memory (1 MiB at
-most), are left out by --log error; with --log info they are what grows.
+the end what it was after the first minute, within 1 %. --log info adds the last lines of its log, which it keeps in
+memory (1 MiB at most).
 """
 
 import argparse
