@@ -11,10 +11,14 @@ whichever is more. --record writes the table and its data to daemon/benches/reco
 import argparse
 import json
 import pathlib
-import platform
 import subprocess
-import time
+import sys
 
+FOLDER = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER.parent.parent / "kernels" / "benches"))
+import machine  # noqa: E402, it lies beside the benchmarks of the kernels
+
+RECORD = FOLDER / "record"
 MIB = 1 << 20
 ALLOWED_BYTES = 16 * MIB
 ALLOWED_SHARE = 0.005
@@ -46,21 +50,15 @@ def table(reports):
     return "\n".join(["| " + " | ".join(names) + " |", "|---" * len(names) + "|"] + [row(one) for one in reports])
 
 
-def machine(dsk):
-    version = subprocess.run([dsk, "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-    names = [line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
-    cpu = f"{names[0] if names else platform.processor()}, {len(names)} threads"
-    return {"date": time.strftime("%Y-%m-%d"), "dsk": version, "cpu": cpu, "kernel": platform.release()}
+def version(dsk):
+    return subprocess.run([dsk, "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
-def record(name, facts, reports):
-    folder = pathlib.Path(__file__).parent / "record"
-    stem = f"{facts['date']}-{name}"
-    (folder / f"{stem}.json").write_text(json.dumps({"machine": facts, "runs": reports}, indent=1) + "\n")
-    lines = [f"# Predicted against measured memory, {facts['date']}", "",
-             f"{facts['dsk']}; {facts['cpu']}; Linux {facts['kernel']}. In MiB. `daemon/benches/memory.py`.", "",
-             table(reports), ""]
-    (folder / f"{stem}.md").write_text("\n".join(lines))
+def record(name, title, dsk, result, lines):
+    """Keeps a result, its data and its text, with what it was measured on."""
+    facts = machine.description()
+    text = "\n".join([*machine.heading(title, facts, version(dsk)), *lines, ""])
+    print(machine.keep(name, {"machine": facts, "dsk": version(dsk), **result}, text, RECORD))
 
 
 def main():
@@ -77,7 +75,8 @@ def main():
                 reports.append(judge(measure(arguments.dsk, model, context, kv)))
                 print(row(reports[-1]), flush=True)
     if arguments.record:
-        record(arguments.record, machine(arguments.dsk), reports)
+        lines = ["In MiB. `daemon/benches/memory.py`.", "", table(reports)]
+        record(arguments.record, "Predicted against measured memory", arguments.dsk, {"runs": reports}, lines)
     raise SystemExit(0 if all(report["met"] for report in reports) else 1)
 
 

@@ -128,16 +128,6 @@ HEAD = ("| model | basis | generation, tokens/s, predicted : measured | load, s 
         "|---|---|---|---|---|")
 
 
-def record(name, facts, rows):
-    folder = pathlib.Path(__file__).parent / "record"
-    stem = f"{facts['date']}-{name}"
-    (folder / f"{stem}.json").write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n")
-    lines = [f"# Predicted against measured speed, {facts['date']}", "",
-             f"{facts['dsk']}; {facts['cpu']}; Linux {facts['kernel']}. `daemon/benches/speed.py`: calibrated is before the "
-             "model ever ran, measured after.", "", HEAD, *map(line, rows), ""]
-    (folder / f"{stem}.md").write_text("\n".join(lines))
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dsk")
@@ -155,7 +145,9 @@ def main():
             rows += left_out(arguments.dsk, store, names, name, arguments.rounds)
             print("\n".join(map(line, rows[-2:])), flush=True)
     if arguments.record:
-        record(arguments.record, memory.machine(arguments.dsk), rows)
+        lines = ["`daemon/benches/speed.py`: calibrated is before the model ever ran, measured after.", "", HEAD]
+        lines += map(line, rows)
+        memory.record(arguments.record, "Predicted against measured speed", arguments.dsk, {"rows": rows}, lines)
     sys.exit(0 if all(one.get("met", True) for row in rows for one in row.values() if isinstance(one, dict)) else 1)
 
 
