@@ -28,7 +28,7 @@ mod options;
 mod reply;
 mod store;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod trace;
 
 use std::sync::Arc;

@@ -2,14 +2,17 @@
 //!
 //! `DSK_SIMULATION_SEEDS=500 cargo test -p dsk-daemon simulation` tries that many seeds more.
 
-use std::{collections::BTreeMap, path::PathBuf, time::UNIX_EPOCH};
+use std::collections::BTreeMap;
 
-use dsk_registry::{Digest, ModelConfig};
+use dsk_registry::Digest;
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
-use crate::runner::scripted::{CONTEXT_MAX, request};
+use crate::{
+    http::testing,
+    runner::scripted::{CONTEXT_MAX, request},
+};
 
 mod machine;
 
@@ -90,18 +93,9 @@ fn spec(name: &str) -> ModelSpec {
         name: Name::parse(name).unwrap(),
         digest,
         model_digest: digest,
-        model_path: PathBuf::from("tiny.gguf"),
-        config: ModelConfig::default(),
-        template: None,
-        system: None,
-        parameters: serde_json::Map::new(),
-        messages: Vec::new(),
-        licenses: Vec::new(),
-        adapters: Vec::new(),
-        projectors: Vec::new(),
-        modified: UNIX_EPOCH,
         size: 0,
         model_bytes: model(name).weights,
+        ..testing::spec()
     }
 }
 

@@ -1,16 +1,17 @@
 //! The scheduler on paused time, with scripted runners of 1 GiB each.
 
-use std::{path::PathBuf, time::UNIX_EPOCH};
-
 use dsk_daemon_engine::{Event, FailureKind};
-use dsk_registry::{Digest, ModelConfig};
+use dsk_registry::Digest;
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::runner::{
-    LoadFailureKind,
-    scripted::{BYTES, CONTEXT_MAX, Outcome, Scripted, request},
+use crate::{
+    http::testing,
+    runner::{
+        LoadFailureKind,
+        scripted::{BYTES, CONTEXT_MAX, Outcome, Scripted, request},
+    },
 };
 
 const LOAD: Duration = Duration::from_secs(20);
@@ -60,18 +61,9 @@ fn spec(name: &str) -> ModelSpec {
         name: Name::parse(name).unwrap(),
         digest,
         model_digest: digest,
-        model_path: PathBuf::from("tiny.gguf"),
-        config: ModelConfig::default(),
-        template: None,
-        system: None,
-        parameters: serde_json::Map::new(),
-        messages: Vec::new(),
-        licenses: Vec::new(),
-        adapters: Vec::new(),
-        projectors: Vec::new(),
-        modified: UNIX_EPOCH,
         size: BYTES,
         model_bytes: BYTES,
+        ..testing::spec()
     }
 }
 
