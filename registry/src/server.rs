@@ -1,21 +1,26 @@
-//! The embedded registry: OCI Distribution v2 over a store.
+//! The embedded registry: OCI Distribution 1.1 over a store.
 //!
 //! It serves the models under [`DEFAULT_HOST`](crate::DEFAULT_HOST), so a store that pulls have filled
 //! can be shared as it is: `library/smollm2` here is `smollm2` there. A repository is a namespace and a
-//! model, nothing deeper. There are no accounts: whoever reaches the address may read and, unless it is
-//! read-only, write.
+//! model, nothing deeper. Indexes and artifacts of any type are kept as well, beside the models. Unless
+//! there are [`Tokens`], whoever reaches the address may read and, unless it is read-only, write.
 
+mod access;
 mod blobs;
+mod document;
 mod error;
 mod listing;
 mod manifests;
 mod receive;
+mod recent;
+mod referrers;
 mod route;
 mod serve;
 #[cfg(test)]
 mod tests;
 mod uploads;
 
+pub use access::{Tokens, TokensError};
 pub use serve::serve;
 
 use crate::Store;
@@ -23,13 +28,17 @@ use axum::{
     Router,
     body::Body,
     extract::{Path, Request, State},
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
-    routing::{any, get},
+    routing::any,
 };
 use error::{Code, Problem};
+use recent::Recent;
 use route::Route;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use uploads::Uploads;
 
 /// How the registry behaves.
@@ -37,6 +46,12 @@ use uploads::Uploads;
 pub struct ServerOptions {
     /// Refuses everything that writes.
     pub read_only: bool,
+    /// Takes deletions.
+    pub deletes: bool,
+    /// Who may pull and push.
+    pub tokens: Tokens,
+    /// How long a blob is kept that a client sent, or asked about, for a manifest to come.
+    pub hold: Duration,
     /// Uploads that may be open at once.
     pub uploads_max: usize,
     /// How long an open upload may rest before it is thrown away.
@@ -49,6 +64,9 @@ impl Default for ServerOptions {
     fn default() -> ServerOptions {
         ServerOptions {
             read_only: false,
+            deletes: true,
+            tokens: Tokens::default(),
+            hold: Duration::from_secs(60 * 60),
             uploads_max: 64,
             upload_idle: Duration::from_secs(60 * 60),
             body_idle: Duration::from_secs(60),
@@ -62,6 +80,26 @@ struct App {
     store: Store,
     options: ServerOptions,
     uploads: Uploads,
+    recent: Recent,
+    /// Held to change what the manifests of a repository are.
+    changing: Mutex<()>,
+}
+
+impl App {
+    fn new(store: Store, options: ServerOptions) -> App {
+        let uploads = Uploads::new(options.uploads_max, options.upload_idle);
+        let recent = Recent::new(options.hold);
+        App { store, options, uploads, recent, changing: Mutex::default() }
+    }
+
+    /// Where manifests and blobs are looked for, in this order.
+    fn stores(&self) -> impl Iterator<Item = &Store> {
+        [&self.store].into_iter()
+    }
+
+    fn read_only(&self) -> bool {
+        self.options.read_only
+    }
 }
 
 /// What a handler gives back.
@@ -69,19 +107,24 @@ type Answer = Result<Response, Problem>;
 
 /// The registry's routes over `store`.
 pub fn router(store: Store, options: ServerOptions) -> Router {
-    let uploads = Uploads::new(options.uploads_max, options.upload_idle);
     Router::new()
-        .route("/v2", get(version))
-        .route("/v2/", get(version))
+        .route("/v2", any(version))
+        .route("/v2/", any(version))
         .route("/v2/{*path}", any(dispatch))
         .fallback(async || Problem::new(Code::NotFound, "a registry has only /v2/"))
-        .with_state(Arc::new(App { store, options, uploads }))
+        .with_state(Arc::new(App::new(store, options)))
 }
 
 /// Tells clients that they found a registry of this version.
-async fn version() -> Response {
-    let json = [(header::CONTENT_TYPE, "application/json")];
-    with_version((json, "{}").into_response())
+async fn version(State(app): State<Arc<App>>, request: Request) -> Response {
+    let answer = match access::allow(&app, &request) {
+        Ok(()) if access::reads(request.method()) => {
+            ([(header::CONTENT_TYPE, "application/json")], "{}").into_response()
+        }
+        Ok(()) => unsupported().into_response(),
+        Err(problem) => problem.into_response(),
+    };
+    with_version(answer)
 }
 
 async fn dispatch(
@@ -90,7 +133,7 @@ async fn dispatch(
     request: Request,
 ) -> Response {
     let method = request.method().clone();
-    let answer = match allow(&app, &request) {
+    let answer = match access::allow(&app, &request) {
         Ok(()) => handle(app, &path, request).await,
         Err(problem) => Err(problem),
     };
@@ -102,35 +145,43 @@ async fn dispatch(
     with_version(response)
 }
 
-/// Refuses writes to a read-only registry, and writes that a web page makes in someone's browser.
-fn allow(app: &App, request: &Request) -> Result<(), Problem> {
-    if matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Ok(());
+async fn handle(app: Arc<App>, path: &str, request: Request) -> Answer {
+    let reads = access::reads(request.method());
+    let route = Route::parse(path).map_err(|problem| match problem.code {
+        // A tag that cannot be is one that nobody has put.
+        Code::TagInvalid if reads => Problem::new(Code::ManifestUnknown, "no such manifest"),
+        _ => problem,
+    })?;
+    if reads {
+        read(app, route, &request.into_parts().0).await
+    } else {
+        write(app, route, request).await
     }
-    if app.options.read_only {
-        return Err(Problem::new(Code::Unsupported, "this registry is read-only"));
-    }
-    if request.headers().contains_key(header::ORIGIN) {
-        return Err(Problem::new(Code::Denied, "a web page may not write to this registry"));
-    }
-    Ok(())
 }
 
-async fn handle(app: Arc<App>, path: &str, request: Request) -> Answer {
-    let read = matches!(*request.method(), Method::GET | Method::HEAD);
-    match (Route::parse(path)?, request.method().as_str()) {
-        (Route::Catalog, _) if read => listing::catalog(&app, request.uri()).await,
-        (Route::Tags(repository), _) if read => {
-            listing::tags(&app, repository, request.uri()).await
+async fn read(app: Arc<App>, route: Route, request: &Parts) -> Answer {
+    match route {
+        Route::Catalog => listing::catalog(app, &request.uri).await,
+        Route::Tags(repository) => listing::tags(app, repository, &request.uri).await,
+        Route::Referrers(repository, subject) => {
+            referrers::list(app, repository, subject, &request.uri).await
         }
-        (Route::Manifest(reference), _) if read => manifests::get(&app, reference).await,
-        (Route::Manifest(reference), "PUT") => {
-            manifests::put(&app, reference, request.into_body()).await
+        Route::Manifest(place) => manifests::get(app, place, request).await,
+        Route::Blob(_, digest) => blobs::get(app, digest, request).await,
+        Route::Upload(repository, id) => uploads::status(&app, &repository, &id),
+        Route::Uploads(_) => Err(unsupported()),
+    }
+}
+
+async fn write(app: Arc<App>, route: Route, request: Request) -> Answer {
+    match (route, request.method().as_str()) {
+        (Route::Manifest(place), "PUT") => manifests::put(app, place, request).await,
+        (Route::Manifest(_) | Route::Blob(..), "DELETE") if !app.options.deletes => {
+            Err(Problem::new(Code::Unsupported, "this registry deletes nothing"))
         }
-        (Route::Manifest(reference), "DELETE") => manifests::delete(&app, reference).await,
-        (Route::Blob(digest), _) if read => blobs::get(&app, digest, request.headers()).await,
+        (Route::Manifest(place), "DELETE") => manifests::delete(app, place).await,
+        (Route::Blob(_, digest), "DELETE") => blobs::delete(app, digest).await,
         (Route::Uploads(repository), "POST") => uploads::start(app, repository, request).await,
-        (Route::Upload(repository, id), "GET") => uploads::status(&app, &repository, &id),
         (Route::Upload(repository, id), "PATCH") => {
             uploads::append(app, repository, id, request).await
         }
@@ -138,8 +189,12 @@ async fn handle(app: Arc<App>, path: &str, request: Request) -> Answer {
             uploads::complete(app, repository, id, request).await
         }
         (Route::Upload(repository, id), "DELETE") => uploads::cancel(&app, &repository, &id),
-        _ => Err(Problem::new(Code::Unsupported, "this resource does not take this method")),
+        _ => Err(unsupported()),
     }
+}
+
+fn unsupported() -> Problem {
+    Problem::new(Code::Unsupported, "this resource does not take this method")
 }
 
 fn with_version(mut response: Response) -> Response {
@@ -163,6 +218,22 @@ fn finish(response: axum::http::response::Builder) -> Answer {
 
 fn finish_with(response: axum::http::response::Builder, body: Body) -> Answer {
     response.body(body).map_err(|error| Problem::internal(&error))
+}
+
+/// Whether the client has this version already: `If-None-Match` lists it.
+fn is_current(headers: &HeaderMap, etag: &str) -> bool {
+    let listed = headers.get_all(header::IF_NONE_MATCH).iter();
+    let mut listed = listed.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+    listed.any(|tag| {
+        let tag = tag.trim();
+        tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag
+    })
+}
+
+fn not_modified(etag: &str, digest: &crate::Digest) -> Answer {
+    let response = Response::builder().status(StatusCode::NOT_MODIFIED);
+    let response = response.header("docker-content-digest", digest.to_string());
+    finish(response.header(header::ETAG, etag))
 }
 
 /// The value of a query parameter.

@@ -13,6 +13,7 @@ mod ingest;
 mod lock;
 mod manifests;
 mod paths;
+mod shelf;
 mod spool;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ pub use ingest::Ingest;
 pub(crate) use ingest::Upload;
 pub use lock::StoreLock;
 pub use manifests::StoredManifest;
+pub(crate) use shelf::Place;
 
 use crate::Digest;
 use paths::Paths;
@@ -133,6 +135,6 @@ impl Drop for Pin {
 
 /// Locks a mutex whose contents are whole between any two statements, so a panic elsewhere is no reason
 /// to stop.
-fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

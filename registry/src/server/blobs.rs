@@ -1,11 +1,16 @@
-//! Blobs: `GET HEAD /v2/<repository>/blobs/<digest>`, whole or one range.
+//! Blobs: `GET HEAD DELETE /v2/<repository>/blobs/<digest>`, whole or one range.
 
-use super::{Answer, App, Body, Response, StatusCode, error::Problem, finish, finish_with, header};
+use super::{
+    Answer, App, Body, Response, StatusCode,
+    error::{Code, Problem},
+    finish, finish_with, header, is_current, not_modified,
+};
 use crate::{Digest, StoreError, pump::blocking};
-use axum::http::{HeaderMap, response::Builder};
+use axum::http::{HeaderMap, Method, request::Parts, response::Builder};
 use std::{
     fs::File,
     io::{Seek, SeekFrom},
+    sync::Arc,
 };
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
@@ -24,15 +29,18 @@ enum Wanted {
     Outside,
 }
 
-pub(super) async fn get(app: &App, digest: Digest, headers: &HeaderMap) -> Answer {
-    let store = app.store.clone();
-    let (file, size) = blocking(move || {
-        let file = store.open_blob(&digest)?;
-        let size = store.blob_size(&digest)?;
-        size.map(|size| (file, size)).ok_or_else(|| StoreError::blob_not_found(&digest))
-    })
-    .await?;
+pub(super) async fn get(app: Arc<App>, digest: Digest, request: &Parts) -> Answer {
+    let headers = &request.headers;
+    let looking = Arc::clone(&app);
+    let (file, size) = blocking(move || open(&looking, &digest)).await?;
+    if request.method == Method::HEAD && !app.read_only() {
+        // Whoever asks before a push relies on the answer until the manifest comes.
+        app.recent.hold(&app.store, &digest);
+    }
     let etag = format!("\"{digest}\"");
+    if is_current(headers, &etag) {
+        return not_modified(&etag, &digest);
+    }
     let response = Response::builder()
         .header(header::ACCEPT_RANGES, "bytes")
         .header(header::CONTENT_TYPE, "application/octet-stream")
@@ -52,6 +60,32 @@ pub(super) async fn get(app: &App, digest: Digest, headers: &HeaderMap) -> Answe
                 .header(header::CONTENT_RANGE, format!("bytes */{size}")),
         ),
     }
+}
+
+/// The blob in the first store that has it.
+fn open(app: &App, digest: &Digest) -> Result<(File, u64), StoreError> {
+    for store in app.stores() {
+        if let Some(size) = store.blob_size(digest)? {
+            return Ok((store.open_blob(digest)?, size));
+        }
+    }
+    Err(StoreError::blob_not_found(digest))
+}
+
+/// Deletes a blob that no manifest names; the others go with their manifests.
+pub(super) async fn delete(app: Arc<App>, digest: Digest) -> Answer {
+    app.recent.release(Some(&digest));
+    let store = app.store.clone();
+    let left = blocking(move || {
+        store.blob_size(&digest)?.ok_or_else(|| StoreError::blob_not_found(&digest))?;
+        store.remove_unused([digest])?;
+        Ok::<_, StoreError>(store.has(&digest))
+    });
+    if left.await? {
+        let message = "a manifest names this blob, or a transfer needs it";
+        return Err(Problem::new(Code::InUse, message));
+    }
+    finish(Response::builder().status(StatusCode::ACCEPTED))
 }
 
 async fn send(response: Builder, mut file: File, first: u64, length: u64) -> Answer {

@@ -2,9 +2,13 @@
 
 use crate::StoreError;
 use axum::{
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+
+/// What a client that lacks a token is told to send: the token as the password of any user. A bearer
+/// token is taken as well; its challenge would promise a token server.
+const CHALLENGE: &str = "Basic realm=\"dsk registry\"";
 
 /// Everything that can be wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +27,13 @@ pub(super) enum Code {
     UploadUnknown,
     UploadBusy,
     RangeInvalid,
+    SizeInvalid,
     TooManyUploads,
     Timeout,
+    Unauthorized,
     Denied,
     Unsupported,
+    InUse,
     NoSpace,
     Internal,
 }
@@ -49,10 +56,13 @@ impl Code {
             Code::UploadUnknown => ("BLOB_UPLOAD_UNKNOWN", 404),
             Code::UploadBusy => ("BLOB_UPLOAD_INVALID", 409),
             Code::RangeInvalid => ("BLOB_UPLOAD_INVALID", 416),
+            Code::SizeInvalid => ("SIZE_INVALID", 400),
             Code::TooManyUploads => ("TOOMANYREQUESTS", 429),
             Code::Timeout => ("BLOB_UPLOAD_INVALID", 408),
+            Code::Unauthorized => ("UNAUTHORIZED", 401),
             Code::Denied => ("DENIED", 403),
             Code::Unsupported => ("UNSUPPORTED", 405),
+            Code::InUse => ("DENIED", 409),
             Code::NoSpace => ("DENIED", 507),
             Code::Internal => ("UNKNOWN", 500),
         }
@@ -108,6 +118,12 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let error = serde_json::json!({ "code": code, "message": self.message, "detail": null });
         let body = serde_json::json!({ "errors": [error] }).to_string();
-        (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+        let mut response =
+            (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
+        if self.code == Code::Unauthorized {
+            let challenge = HeaderValue::from_static(CHALLENGE);
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
     }
 }

@@ -1,102 +1,218 @@
 //! Manifests: `GET HEAD PUT DELETE /v2/<repository>/manifests/<tag or digest>`.
 //!
-//! The store files manifests under tags only. One that is put by digest gets the tag `sha256-<hex>`,
-//! which lists of tags leave out.
+//! An image manifest under a tag is a model of the store. Everything else lies on the store's shelf:
+//! indexes, what was put by its digest, and what a tag no longer names, which stays until it is deleted
+//! by its digest. A manifest has one form and is sent as it was stored, whatever `Accept` says.
 
 use super::{
     Answer, App, Body, Response, StatusCode,
+    document::{Document, Kind},
     error::{Code, Problem},
-    finish_with, header, located, receive,
-    route::{Reference, repository},
+    finish_with, header, is_current, located, not_modified, receive,
+    route::repository,
 };
-use crate::{Digest, Manifest, Name, Store, StoreError, StoredManifest, pump::blocking};
+use crate::{
+    Digest, Manifest, Name, Store, StoreError, StoredManifest,
+    pump::blocking,
+    store::{Place, guard},
+};
+use axum::{extract::Request, http::request::Parts};
+use std::sync::Arc;
 
-/// The tag of a manifest that has no other.
-fn digest_tag(digest: &Digest) -> String {
-    format!("sha256-{}", digest.hex())
+/// A manifest as it is served.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) bytes: Vec<u8>,
+    pub(super) digest: Digest,
+    content_type: String,
 }
 
-/// Whether the tag is only the place of a manifest that was put by digest.
-pub(super) fn is_digest_tag(tag: &str) -> bool {
-    tag.starts_with("sha256-") && tag.parse::<Digest>().is_ok()
+impl Found {
+    /// Bytes from the shelf, which were checked when they came.
+    pub(super) fn read(bytes: Vec<u8>) -> Result<Found, Problem> {
+        let document = Document::parse(&bytes).map_err(StoreError::Manifest)?;
+        let digest = Digest::of(&bytes);
+        Ok(Found { bytes, digest, content_type: document.media_type.to_owned() })
+    }
 }
 
-pub(super) async fn get(app: &App, reference: Reference) -> Answer {
-    let store = app.store.clone();
-    let stored = blocking(move || find(&store, &reference)).await?;
-    let digest = stored.digest.to_string();
+impl From<StoredManifest> for Found {
+    fn from(stored: StoredManifest) -> Found {
+        let content_type = stored.manifest.content_type().to_owned();
+        Found { bytes: stored.bytes, digest: stored.digest, content_type }
+    }
+}
+
+pub(super) async fn get(app: Arc<App>, place: Place, request: &Parts) -> Answer {
+    let found = blocking(move || find(&app, &place)).await?.ok_or_else(unknown)?;
+    let etag = format!("\"{}\"", found.digest);
+    if is_current(&request.headers, &etag) {
+        return not_modified(&etag, &found.digest);
+    }
     let response = Response::builder()
-        .header(header::CONTENT_TYPE, stored.manifest.content_type())
-        .header(header::CONTENT_LENGTH, stored.bytes.len())
-        .header(header::ETAG, format!("\"{digest}\""))
-        .header("docker-content-digest", digest);
-    finish_with(response, Body::from(stored.bytes))
+        .header(header::CONTENT_TYPE, found.content_type)
+        .header(header::CONTENT_LENGTH, found.bytes.len())
+        .header(header::ETAG, etag)
+        .header("docker-content-digest", found.digest.to_string());
+    finish_with(response, Body::from(found.bytes))
 }
 
-fn find(store: &Store, reference: &Reference) -> Result<StoredManifest, Problem> {
-    let found = match reference {
-        Reference::Tag(name) => store.manifest(name)?,
-        Reference::Digest(repository, digest) => {
-            tagged(store, repository, digest)?.into_iter().next()
+fn unknown() -> Problem {
+    Problem::new(Code::ManifestUnknown, "no such manifest")
+}
+
+/// The manifest at a place, in the first store that has it.
+pub(super) fn find(app: &App, place: &Place) -> Result<Option<Found>, Problem> {
+    for store in app.stores() {
+        if let Some(found) = find_in(store, place)? {
+            return Ok(Some(found));
         }
-    };
-    found.ok_or_else(|| Problem::new(Code::ManifestUnknown, "no such manifest"))
+    }
+    Ok(None)
 }
 
-/// Every tag of the repository whose manifest has this digest.
-fn tagged(
-    store: &Store,
-    repository: &Name,
-    digest: &Digest,
-) -> Result<Vec<StoredManifest>, StoreError> {
-    let tags = store.tags(repository)?.into_iter();
-    let readable = tags.filter_map(|name| store.manifest(&name).ok().flatten());
-    Ok(readable.filter(|stored| stored.digest == *digest).collect())
-}
-
-pub(super) async fn put(app: &App, reference: Reference, body: Body) -> Answer {
-    let bytes = receive::small(body, Manifest::BYTES_MAX, app.options.body_idle).await?;
-    let name = match reference {
-        Reference::Tag(name) => name,
-        Reference::Digest(repository, digest) => {
-            if Digest::of(&bytes) != digest {
-                let message = "the manifest's bytes do not hash to the digest in the path";
-                return Err(Problem::new(Code::DigestInvalid, message));
+fn find_in(store: &Store, place: &Place) -> Result<Option<Found>, Problem> {
+    let shelved = store.shelved(place)?.map(Found::read).transpose()?;
+    match place {
+        Place::Tag(name) => match shelved {
+            Some(found) => Ok(Some(found)),
+            None => Ok(store.manifest(name)?.map(Found::from)),
+        },
+        Place::Digest(repository, digest) => {
+            let is_it = |found: &Found| found.digest == *digest;
+            match shelved.filter(is_it) {
+                Some(found) => Ok(Some(found)),
+                None => Ok(all(store, repository)?.into_iter().map(|(_, f)| f).find(is_it)),
             }
-            let name = repository.with_tag(&digest_tag(&digest));
-            name.map_err(|error| Problem::internal(&error))?
         }
-    };
-    let store = app.store.clone();
-    let stored = blocking(move || store.put_manifest(&name, &bytes)).await;
-    let stored = stored.map_err(|error| Problem::from(error).in_manifest())?;
-    let location = format!("/v2/{}/manifests/{}", repository(&stored.name), stored.digest);
-    located(StatusCode::CREATED, &location, Some(&stored.digest))
+    }
 }
 
-/// Deleting a tag deletes that tag; deleting a digest deletes every tag that has it.
-pub(super) async fn delete(app: &App, reference: Reference) -> Answer {
-    let store = app.store.clone();
-    blocking(move || remove(&store, &reference)).await?;
+/// Every readable manifest of a repository, with its place.
+pub(super) fn all(store: &Store, repository: &Name) -> Result<Vec<(Place, Found)>, StoreError> {
+    let mut found = Vec::new();
+    for place in store.shelved_places(repository)? {
+        let read = store.shelved(&place)?.and_then(|bytes| Found::read(bytes).ok());
+        found.extend(read.map(|manifest| (place, manifest)));
+    }
+    for name in store.tags(repository)? {
+        let read = store.manifest(&name).ok().flatten();
+        found.extend(read.map(|stored| (Place::Tag(name), Found::from(stored))));
+    }
+    Ok(found)
+}
+
+pub(super) async fn put(app: Arc<App>, place: Place, request: Request) -> Answer {
+    let announced = request.headers().get(header::CONTENT_TYPE);
+    let announced = announced.and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
+    let body = request.into_body();
+    let bytes = receive::small(body, Manifest::BYTES_MAX, app.options.body_idle).await?;
+    let digest = Digest::of(&bytes);
+    if matches!(place, Place::Digest(_, wanted) if wanted != digest) {
+        let message = "the manifest's bytes do not hash to the digest in the path";
+        return Err(Problem::new(Code::DigestInvalid, message));
+    }
+    let document = Document::parse(&bytes).map_err(StoreError::Manifest)?;
+    document.check_announced(&announced).map_err(StoreError::Manifest)?;
+    let subject = document.subject;
+    let location = format!("/v2/{}/manifests/{digest}", repository(place.repository()));
+    let stored = blocking(move || file(&app, &place, &document, &bytes)).await;
+    stored.map_err(Problem::in_manifest)?;
+    let mut response = located(StatusCode::CREATED, &location, Some(&digest))?;
+    if let Some(subject) = subject {
+        // This tells the client that it need not keep a list of referrers under a tag itself.
+        let subject = subject.to_string().parse();
+        let subject = subject.expect("a digest is letters, digits and a colon");
+        response.headers_mut().insert("oci-subject", subject);
+    }
+    Ok(response)
+}
+
+fn file(app: &App, place: &Place, document: &Document, bytes: &[u8]) -> Result<(), Problem> {
+    let _changing = guard(&app.changing);
+    let store = &app.store;
+    if let Kind::Index(named) = &document.kind {
+        check_named(app, place.repository(), named)?;
+    }
+    if let Place::Tag(name) = place
+        && let Ok(Some(old)) = find_in(store, place)
+        && old.digest != Digest::of(bytes)
+    {
+        keep(store, name, &old)?;
+    }
+    match (&document.kind, place) {
+        (Kind::Image(_), Place::Tag(name)) => {
+            store.put_manifest(name, bytes)?;
+            store.unshelve(place)?;
+        }
+        (Kind::Image(manifest), Place::Digest(..)) => store.shelve_whole(place, manifest, bytes)?,
+        (Kind::Index(_), _) => {
+            store.shelve(place, bytes)?;
+            remove_model(store, place)?;
+        }
+    }
+    Ok(())
+}
+
+/// An index names manifests that are there, so whoever resolves it finds what it lists.
+fn check_named(app: &App, repository: &Name, named: &[Digest]) -> Result<(), Problem> {
+    for digest in named {
+        if find(app, &Place::Digest(repository.clone(), *digest))?.is_none() {
+            let message = format!("the index names {digest}, which this repository does not have");
+            return Err(Problem::new(Code::ManifestBlobUnknown, message));
+        }
+    }
+    Ok(())
+}
+
+/// Shelves a manifest that is about to lose its tag, unless it has another place.
+fn keep(store: &Store, repository: &Name, found: &Found) -> Result<(), Problem> {
+    let places = all(store, repository)?;
+    if places.iter().filter(|(_, other)| other.digest == found.digest).count() <= 1 {
+        store.shelve(&Place::Digest(repository.clone(), found.digest), &found.bytes)?;
+    }
+    Ok(())
+}
+
+fn remove_model(store: &Store, place: &Place) -> Result<(), StoreError> {
+    match place {
+        Place::Tag(name) => match store.remove(name) {
+            Err(StoreError::NotFound { .. }) => Ok(()),
+            other => other.map(drop),
+        },
+        Place::Digest(..) => Ok(()),
+    }
+}
+
+/// Deleting a tag leaves its manifest under the digest; deleting the digest deletes it, every tag that
+/// has it, and the blobs that nothing else names.
+pub(super) async fn delete(app: Arc<App>, place: Place) -> Answer {
+    blocking(move || remove(&app, &place)).await?;
     finish_with(Response::builder().status(StatusCode::ACCEPTED), Body::empty())
 }
 
-fn remove(store: &Store, reference: &Reference) -> Result<(), Problem> {
-    let names = match reference {
-        Reference::Tag(name) => vec![name.clone()],
-        Reference::Digest(repository, digest) => {
-            tagged(store, repository, digest)?.into_iter().map(|stored| stored.name).collect()
+fn remove(app: &App, place: &Place) -> Result<(), Problem> {
+    let _changing = guard(&app.changing);
+    let store = &app.store;
+    app.recent.release(None);
+    match place {
+        Place::Tag(name) => {
+            let found = find_in(store, place)?.ok_or_else(unknown)?;
+            keep(store, name, &found)?;
+            store.unshelve(place)?;
+            remove_model(store, place)?;
         }
-    };
-    let unknown = || Problem::new(Code::ManifestUnknown, "no such manifest");
-    if names.is_empty() {
-        return Err(unknown());
-    }
-    for name in names {
-        match store.remove(&name) {
-            Err(StoreError::NotFound { .. }) => return Err(unknown()),
-            other => other?,
-        };
+        Place::Digest(repository, digest) => {
+            let mut places = all(store, repository)?;
+            places.retain(|(_, found)| found.digest == *digest);
+            let manifest = Manifest::from_json(&places.first().ok_or_else(unknown)?.1.bytes);
+            for (place, _) in places {
+                store.unshelve(&place)?;
+                remove_model(store, &place)?;
+            }
+            let blobs = manifest.map(|manifest| manifest.blobs()).unwrap_or_default();
+            store.remove_unused(blobs.iter().map(|blob| blob.digest))?;
+        }
     }
     Ok(())
 }

@@ -1,24 +1,18 @@
 //! Paths below `/v2/`, read from their end: a repository's name has slashes of its own.
 
 use super::error::{Code, Problem};
-use crate::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, Digest, Name};
+use crate::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, Digest, Name, store::Place};
 
 /// A resource of the registry.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route {
     Catalog,
     Tags(Name),
-    Manifest(Reference),
-    Blob(Digest),
+    Referrers(Name, Digest),
+    Manifest(Place),
+    Blob(Name, Digest),
     Uploads(Name),
     Upload(Name, String),
-}
-
-/// A manifest by its tag, or by its digest within a repository (whose tag means nothing then).
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Reference {
-    Tag(Name),
-    Digest(Name, Digest),
 }
 
 impl Route {
@@ -37,8 +31,10 @@ impl Route {
                 Route::Upload(parse_repository(repository)?, (*id).to_owned())
             }
             [repository @ .., "blobs", digest] => {
-                parse_repository(repository)?;
-                Route::Blob(parse_digest(digest)?)
+                Route::Blob(parse_repository(repository)?, parse_digest(digest)?)
+            }
+            [repository @ .., "referrers", digest] => {
+                Route::Referrers(parse_repository(repository)?, parse_digest(digest)?)
             }
             _ => return Err(Problem::new(Code::NotFound, "no such resource")),
         })
@@ -59,12 +55,12 @@ fn parse_repository(segments: &[&str]) -> Result<Name, Problem> {
         .map_err(|error| Problem::new(Code::NameInvalid, error.to_string()))
 }
 
-fn parse_reference(repository: Name, text: &str) -> Result<Reference, Problem> {
+fn parse_reference(repository: Name, text: &str) -> Result<Place, Problem> {
     if text.contains(':') {
-        return Ok(Reference::Digest(repository, parse_digest(text)?));
+        return Ok(Place::Digest(repository, parse_digest(text)?));
     }
     let name = repository.with_tag(text);
-    name.map(Reference::Tag).map_err(|error| Problem::new(Code::TagInvalid, error.to_string()))
+    name.map(Place::Tag).map_err(|error| Problem::new(Code::TagInvalid, error.to_string()))
 }
 
 pub(super) fn parse_digest(text: &str) -> Result<Digest, Problem> {
@@ -94,14 +90,18 @@ mod tests {
         assert_eq!(route("me/model/tags/list"), Route::Tags(name.clone()));
         assert_eq!(route("me/model/blobs/uploads/"), Route::Uploads(name.clone()));
         assert_eq!(route("me/model/blobs/uploads/7"), Route::Upload(name.clone(), "7".to_owned()));
-        assert_eq!(route(&format!("me/model/blobs/{digest}")), Route::Blob(digest));
+        assert_eq!(route(&format!("me/model/blobs/{digest}")), Route::Blob(name.clone(), digest));
+        assert_eq!(
+            route(&format!("me/model/referrers/{digest}")),
+            Route::Referrers(name.clone(), digest)
+        );
         assert_eq!(
             route("model/manifests/q8"),
-            Route::Manifest(Reference::Tag(Name::parse("model:q8").unwrap()))
+            Route::Manifest(Place::Tag(Name::parse("model:q8").unwrap()))
         );
         assert_eq!(
             route(&format!("me/model/manifests/{digest}")),
-            Route::Manifest(Reference::Digest(name, digest))
+            Route::Manifest(Place::Digest(name, digest))
         );
     }
 

@@ -1,5 +1,7 @@
 //! The registry as a client over loopback sees it.
 
+mod conformance;
+
 use super::*;
 use crate::{
     Digest, Manifest,
@@ -263,6 +265,7 @@ async fn bad_requests_have_their_codes() {
         ("GET", "a/b/blobs/sha256:00"),
         ("GET", "a/b/blobs/sha256:..%2f..%2fetc%2fpasswd"),
         ("GET", "a/b/blobs/sha512:00"),
+        ("PUT", "a/b/manifests/.hidden"),
         ("DELETE", "a/b/manifests/latest"),
         ("PATCH", "a/b/blobs/uploads/none"),
         ("PUT", "a/b/blobs/uploads/none"),
@@ -278,11 +281,12 @@ async fn bad_requests_have_their_codes() {
         GET a/b/tags/list: 404 NAME_UNKNOWN
         GET _catalog?n=x: 400 NAME_INVALID
         GET a/b/manifests/latest: 404 MANIFEST_UNKNOWN
-        GET a/b/manifests/.hidden: 400 TAG_INVALID
+        GET a/b/manifests/.hidden: 404 MANIFEST_UNKNOWN
         GET a/..%2f..%2fetc/manifests/passwd: 400 NAME_INVALID
         GET a/b/blobs/sha256:00: 400 DIGEST_INVALID
         GET a/b/blobs/sha256:..%2f..%2fetc%2fpasswd: 404 NAME_UNKNOWN
         GET a/b/blobs/sha512:00: 400 DIGEST_INVALID
+        PUT a/b/manifests/.hidden: 400 TAG_INVALID
         DELETE a/b/manifests/latest: 404 MANIFEST_UNKNOWN
         PATCH a/b/blobs/uploads/none: 404 BLOB_UPLOAD_UNKNOWN
         PUT a/b/blobs/uploads/none: 400 DIGEST_INVALID

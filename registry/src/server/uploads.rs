@@ -101,10 +101,13 @@ fn random_id() -> String {
 
 /// `POST`: opens a session, or stores a whole blob at once, or finds that it is there.
 pub(super) async fn start(app: Arc<App>, repository: Name, request: Request) -> Answer {
-    if let Some(digest) = query(request.uri(), "mount")
-        && app.store.has(&parse_digest(&digest)?)
-    {
-        return created(&repository, &parse_digest(&digest)?);
+    if let Some(digest) = query(request.uri(), "mount") {
+        let digest = parse_digest(&digest)?;
+        // Blobs belong to the whole store, so it makes no difference from where one is mounted.
+        app.recent.hold(&app.store, &digest);
+        if app.store.has(&digest) {
+            return created(&repository, &digest);
+        }
     }
     let digest = query(request.uri(), "digest").map(|text| parse_digest(&text)).transpose()?;
     let store = app.store.clone();
@@ -114,7 +117,7 @@ pub(super) async fn start(app: Arc<App>, repository: Name, request: Request) -> 
             let idle = app.options.body_idle;
             let (upload, outcome) = receive::into_upload(request.into_body(), upload, idle).await?;
             outcome?;
-            commit(upload, &repository, digest).await
+            commit(&app, upload, &repository, digest).await
         }
         None => {
             let id = app.uploads.insert(repository.clone(), upload)?;
@@ -163,7 +166,7 @@ pub(super) async fn complete(
         let upload = app.uploads.take(&repository, &id)?;
         // Right or wrong, the session is over: its bytes are either published or thrown away.
         app.uploads.remove(&id);
-        commit(upload, &repository, digest).await
+        commit(&app, upload, &repository, digest).await
     })
     .await
 }
@@ -194,21 +197,31 @@ async fn receive_into(
     outcome.map(|()| offset)
 }
 
-/// A chunk that says where it goes must go to the end of what is there.
+/// A chunk that says where it goes must go to the end of what is there, and be as long as it says.
 fn check_offset(request: &Request, offset: u64) -> Result<(), Problem> {
-    let Some(header) = request.headers().get(header::CONTENT_RANGE) else { return Ok(()) };
-    let first = header.to_str().ok().and_then(|range| {
+    let headers = request.headers();
+    let Some(header) = headers.get(header::CONTENT_RANGE) else { return Ok(()) };
+    let range = header.to_str().ok().and_then(|range| {
         let range = range.strip_prefix("bytes ").unwrap_or(range);
-        range.split_once('-')?.0.parse::<u64>().ok()
+        let (first, rest) = range.split_once('-')?;
+        let last = rest.split_once('/').map_or(rest, |(last, _)| last);
+        Some((first.trim().parse::<u64>().ok()?, last.trim().parse::<u64>().ok()?))
     });
-    if first == Some(offset) {
-        return Ok(());
+    let Some((first, last)) = range.filter(|(first, _)| *first == offset) else {
+        let message = format!("the upload has {offset} bytes, and the next chunk starts there");
+        return Err(Problem::new(Code::RangeInvalid, message));
+    };
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let length = length.and_then(|text| text.parse::<u64>().ok());
+    if last < first || length.is_some_and(|length| length != last - first + 1) {
+        let message = "the chunk's length is not that of its Content-Range";
+        return Err(Problem::new(Code::SizeInvalid, message));
     }
-    let message = format!("the upload has {offset} bytes, and the next chunk starts there");
-    Err(Problem::new(Code::RangeInvalid, message))
+    Ok(())
 }
 
-async fn commit(upload: Upload, repository: &Name, digest: Digest) -> Answer {
+async fn commit(app: &App, upload: Upload, repository: &Name, digest: Digest) -> Answer {
+    app.recent.hold(&app.store, &digest);
     blocking(move || upload.commit(&digest)).await?;
     created(repository, &digest)
 }

@@ -129,9 +129,9 @@ impl Store {
         Ok(freed)
     }
 
-    /// Every digest that a manifest names.
+    /// Every digest that a manifest names, a model's or one on the shelf.
     fn referenced(&self) -> Result<HashSet<Digest>, StoreError> {
-        let mut used = HashSet::new();
+        let mut used: HashSet<Digest> = self.shelved_blobs()?.into_iter().collect();
         for (name, path) in self.manifest_files()? {
             if let Some(stored) = self.read_manifest(&name, &path)? {
                 used.extend(stored.manifest.blobs().iter().map(|blob| blob.digest));

@@ -48,7 +48,7 @@ impl Store {
         let manifest = Manifest::from_json(bytes)?;
         let _changing = guard(&self.0.manifests);
         self.check_blobs(&manifest)?;
-        self.write_manifest(name, bytes)?;
+        self.write_manifest(&self.paths().manifest(name), bytes)?;
         Ok(StoredManifest {
             name: name.clone(),
             digest: Digest::of(bytes),
@@ -96,7 +96,7 @@ impl Store {
         Ok(self.manifest_files()?.into_iter().map(|(name, _)| name).collect())
     }
 
-    fn check_blobs(&self, manifest: &Manifest) -> Result<(), StoreError> {
+    pub(super) fn check_blobs(&self, manifest: &Manifest) -> Result<(), StoreError> {
         for blob in manifest.blobs() {
             let (digest, expected) = (blob.digest, blob.size);
             match self.blob_size(&digest)? {
@@ -110,18 +110,18 @@ impl Store {
 
     /// The temporary file is complete and durable before it gets the name, and the name is durable
     /// before this returns.
-    fn write_manifest(&self, name: &Name, bytes: &[u8]) -> Result<(), StoreError> {
-        let (temporary, target) = (self.temporary(), self.paths().manifest(name));
+    pub(super) fn write_manifest(&self, target: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let temporary = self.temporary();
         let file = durable::write_new(&temporary, bytes)?;
         step("manifest-written");
         durable::sync_file(&file, &temporary)?;
         step("manifest-synced");
-        let folder = self.paths().model(name);
-        durable::create_folders(&folder)?;
+        let folder = target.parent().unwrap_or(self.root());
+        durable::create_folders(folder)?;
         step("manifest-folders");
-        durable::rename(&temporary, &target).inspect_err(|_| drop(durable::remove(&temporary)))?;
+        durable::rename(&temporary, target).inspect_err(|_| drop(durable::remove(&temporary)))?;
         step("manifest-renamed");
-        durable::sync_folder(&folder)?;
+        durable::sync_folder(folder)?;
         step("manifest-published");
         Ok(())
     }
@@ -150,7 +150,7 @@ impl Store {
 }
 
 /// The file's bytes and age; None when nothing is there.
-fn read_bounded(path: &Path) -> Result<Option<(Vec<u8>, SystemTime)>, StoreError> {
+pub(super) fn read_bounded(path: &Path) -> Result<Option<(Vec<u8>, SystemTime)>, StoreError> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => {}
         Ok(_) => return Ok(None),

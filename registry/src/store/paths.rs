@@ -10,12 +10,16 @@
 //!     dsk-<process id>-<n>.tmp                 bytes whose digest is not known or not checked yet
 //!   manifests/
 //!     <host>/<namespace>/<model>/<tag>         a manifest, byte for byte as the registry sent it
+//!   registry/<namespace>/<model>/              what only the embedded registry serves:
+//!     tags/<tag>                               an index, or a manifest whose blobs may not be here
+//!     digests/sha256-<64 hex>                  a manifest that no tag names
 //! ```
 //!
 //! A blob's path takes a [`Digest`] and a manifest's path a [`Name`]; both were checked when they were
 //! parsed, so no path can leave the root. Temporary files lie among the blobs, not beside the manifests,
 //! so that a program that lists the manifests never meets a half-written one.
 
+use super::shelf::Place;
 use crate::{Digest, Name};
 use std::path::{Path, PathBuf};
 
@@ -86,6 +90,25 @@ impl Paths {
 
     pub(super) fn manifest(&self, name: &Name) -> PathBuf {
         self.model(name).join(name.tag())
+    }
+
+    /// The folder with what only the embedded registry serves.
+    pub(super) fn shelf(&self) -> PathBuf {
+        self.root.join("registry")
+    }
+
+    /// The folders of a repository's tagged and of its untagged manifests.
+    pub(super) fn shelf_folders(&self, repository: &Name) -> [PathBuf; 2] {
+        let folder = self.shelf().join(repository.namespace()).join(repository.model());
+        ["tags", "digests"].map(|kind| folder.join(kind))
+    }
+
+    pub(super) fn shelved(&self, place: &Place) -> PathBuf {
+        let [tags, digests] = self.shelf_folders(place.repository());
+        match place {
+            Place::Tag(name) => tags.join(name.tag()),
+            Place::Digest(_, digest) => digests.join(blob_file(digest)),
+        }
     }
 }
 
@@ -166,6 +189,7 @@ mod tests {
             let paths = Paths::new(Path::new("/models"));
             if let Ok(name) = Name::parse(&text) {
                 prop_assert!(lies_inside(&paths.manifest(&name), &paths.manifests(), 4));
+                prop_assert!(lies_inside(&paths.shelved(&Place::Tag(name)), &paths.shelf(), 4));
             }
         }
 
