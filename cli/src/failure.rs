@@ -112,7 +112,9 @@ fn store_exit(error: &StoreError) -> Exit {
         StoreError::NotFound { .. } => Exit::NotFound,
         StoreError::DigestMismatch { .. }
         | StoreError::SizeMismatch { .. }
-        | StoreError::Corrupt { .. } => Exit::Integrity,
+        | StoreError::Corrupt { .. }
+        | StoreError::Link { .. } => Exit::Integrity,
+        StoreError::NotAdopted { .. } => Exit::Usage,
         StoreError::NoSpace { .. } => Exit::NoSpace,
         StoreError::Locked { .. } | StoreError::Busy { .. } => Exit::Unavailable,
         _ => Exit::General,

@@ -21,6 +21,8 @@ pub const FAILPOINTS: &[&str] = &[
     "remove-manifest",
     "remove-blob",
     "prune-file",
+    "remove-link",
+    "quarantined",
 ];
 
 /// Reads the variable `FAILPOINTS`; call it once, first thing in `main`. A no-op without the feature.

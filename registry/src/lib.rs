@@ -33,4 +33,8 @@ pub use manifest::{
 };
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, Name, NameError};
 pub use quantization::quantization;
-pub use store::{Ingest, Pin, Pruned, Store, StoreError, StoreLock, StoredManifest};
+pub use store::{
+    BadBlob, Checking, Collected, Garbage, GarbageKind, GcOptions, ImportMode, Ingest, ModelUsage,
+    PartialBlob, Pin, Stamp, Store, StoreError, StoreLock, StoredManifest, Unfinished, Usage,
+    Verification,
+};

@@ -5,26 +5,41 @@
 //! rename to the final name, fsync of the folder; the manifest comes last and by one rename. So a final
 //! name always means the right bytes, and a listed model always has its blobs.
 
+mod adoption;
 mod blobs;
 mod durable;
 mod error;
 mod gc;
+mod import;
 mod ingest;
+mod leases;
+mod links;
 mod lock;
 mod manifests;
 mod paths;
+#[cfg(test)]
+mod races;
+mod removal;
 mod shelf;
 mod spool;
 #[cfg(test)]
 mod tests;
+mod unfinished;
+mod usage;
+mod verify;
 
 pub use error::StoreError;
-pub use gc::Pruned;
+pub use gc::{Collected, Garbage, GarbageKind, GcOptions};
+pub use import::ImportMode;
 pub use ingest::Ingest;
 pub(crate) use ingest::Upload;
+pub use leases::Pin;
 pub use lock::StoreLock;
-pub use manifests::StoredManifest;
+pub use manifests::{Stamp, StoredManifest};
 pub(crate) use shelf::Place;
+pub use unfinished::{PartialBlob, Unfinished};
+pub use usage::{ModelUsage, Usage};
+pub use verify::{BadBlob, Checking, Verification};
 
 use crate::Digest;
 use paths::Paths;
@@ -41,10 +56,14 @@ pub struct Store(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     paths: Paths,
+    /// Whether this process may change anything below the root.
+    writable: bool,
     /// Blobs with a writer: one digest has one partial file.
     writers: Mutex<HashSet<Digest>>,
-    /// Blobs that a transfer relies on and no manifest names yet, with the number of their pins.
+    /// Blobs that a transfer or a loaded model relies on, with the number of their pins.
     pins: Mutex<HashMap<Digest, usize>>,
+    /// Blobs that nothing names any more and that were in use when their model was removed.
+    condemned: Mutex<HashSet<Digest>>,
     /// Held to change which manifests there are, and to delete what none of them names.
     manifests: Mutex<()>,
     /// Numbers temporary files.
@@ -59,13 +78,19 @@ impl Store {
             durable::create_folders(folder)?;
             durable::check_writable(folder)?;
         }
-        Ok(Store(Arc::new(Inner {
+        Ok(Store::with(paths, true))
+    }
+
+    fn with(paths: Paths, writable: bool) -> Store {
+        Store(Arc::new(Inner {
             paths,
+            writable,
             writers: Mutex::default(),
             pins: Mutex::default(),
+            condemned: Mutex::default(),
             manifests: Mutex::default(),
             temporaries: AtomicU64::default(),
-        })))
+        }))
     }
 
     /// The folder that the store is.
@@ -86,50 +111,14 @@ impl Store {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    /// Keeps `digests` from being deleted as unused while the pin lives: a pull holds one for the blobs
-    /// that its manifest will name.
-    pub fn pin(&self, digests: impl IntoIterator<Item = Digest>) -> Pin {
-        let digests: Vec<Digest> = digests.into_iter().collect();
-        let mut pins = guard(&self.0.pins);
-        for digest in &digests {
-            *pins.entry(*digest).or_default() += 1;
-        }
-        drop(pins);
-        Pin { store: self.clone(), digests }
-    }
-
     fn paths(&self) -> &Paths {
         &self.0.paths
-    }
-
-    /// Whether a transfer of this process needs the blob.
-    fn in_use(&self, digest: &Digest) -> bool {
-        guard(&self.0.pins).contains_key(digest) || guard(&self.0.writers).contains(digest)
     }
 
     /// A path for a temporary file of this process that no other uses.
     fn temporary(&self) -> PathBuf {
         let number = self.0.temporaries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.paths().temporary(std::process::id(), number)
-    }
-}
-
-/// Digests that are in use; see [`Store::pin`].
-#[derive(Debug)]
-pub struct Pin {
-    store: Store,
-    digests: Vec<Digest>,
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        let mut pins = guard(&self.store.0.pins);
-        for digest in &self.digests {
-            match pins.get_mut(digest) {
-                Some(count) if *count > 1 => *count -= 1,
-                _ => drop(pins.remove(digest)),
-            }
-        }
     }
 }
 

@@ -19,9 +19,12 @@ pub(super) async fn run(
     let reference = options.from.clone().unwrap_or_else(|| Reference::Tag(name.tag().to_owned()));
     let (manifest, bytes) = manifest::fetch(&session, &reference).await?;
     let blobs = manifest.blobs();
-    // Until the manifest names them, nothing else keeps a removal or a prune from taking the blobs.
+    // Until the manifest names them, nothing else keeps a removal or a collection from taking the blobs.
     let _pin = store.pin(blobs.iter().map(|blob| blob.digest));
     check_space(store, &blobs)?;
+    // What is fetched is kept, shown and resumed from now on, should this end before its time.
+    let (noted, of, note) = (store.clone(), name.clone(), bytes.clone());
+    blocking(move || noted.note_pull(&of, &note)).await?;
     for blob in &blobs {
         Fetch { session: &session, store, blob, report }.run().await?;
     }

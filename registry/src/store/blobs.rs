@@ -14,20 +14,33 @@ impl Store {
         matches!(self.blob_size(digest), Ok(Some(_)))
     }
 
-    /// The blob's size, None when it is not there.
+    /// The blob's size, None when it is not there. A linked file must be as it was when it was linked.
     pub fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
-        let path = self.blob_path(digest);
-        match fs::metadata(&path) {
-            Ok(metadata) if metadata.is_file() => Ok(Some(metadata.len())),
-            Ok(_) => Err(StoreError::Corrupt { path, reason: "it is not a file".to_owned() }),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(StoreError::io(&path, error)),
+        for path in [self.paths().blob(digest), self.paths().old_blob(digest)] {
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_file() => return Ok(Some(metadata.len())),
+                Ok(_) => {
+                    let reason = "it is not a file".to_owned();
+                    return Err(StoreError::Corrupt { path, reason });
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(StoreError::io(&path, error)),
+            }
         }
+        self.linked(digest)?.map(|link| link.check()).transpose()
     }
 
     /// Where the blob is, or would be.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.paths().blob(digest)
+        let own = self.paths().blob(digest);
+        if own.exists() {
+            return own;
+        }
+        let old = self.paths().old_blob(digest);
+        if old.exists() {
+            return old;
+        }
+        self.linked(digest).ok().flatten().map_or(own, |link| link.path)
     }
 
     /// Opens the blob for reading.

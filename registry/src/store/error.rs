@@ -47,6 +47,23 @@ pub enum StoreError {
         /// The system's word for it.
         source: io::Error,
     },
+    /// The store is another program's, and was not given to us.
+    #[error(
+        "{} belongs to another program and is only read: start the daemon with --adopt (adopt = true, \
+         DSK_ADOPT=1) to let dsk write to it, or choose another models folder", path.display()
+    )]
+    NotAdopted {
+        /// The store's folder.
+        path: PathBuf,
+    },
+    /// A file that a model was linked to cannot be used.
+    #[error("the linked file {} {reason}; link it again with: dsk link", path.display())]
+    Link {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Another process owns the store.
     #[error("{} is held by process {pid}; stop it, or use another models folder", path.display())]
     Locked {

@@ -1,163 +1,214 @@
-//! Deleting: a model goes with the blobs that nothing else names.
+//! Collecting what crashes, abandoned transfers and uploads left behind.
 //!
-//! A blob is deleted only when every manifest could be read and none names it, no transfer of this
-//! process has it pinned, and (in a prune) it is old enough to belong to no other process's transfer.
+//! What a manifest names, what a pull may still be resumed with and what is in use stays. The rest goes
+//! once it is old enough to belong to nobody who is still at work.
 
 use super::{
     Store, StoreError, durable, guard,
-    paths::{BlobFile, MANIFEST_FOLDERS, classify},
+    paths::{BlobFile, classify},
 };
-use crate::{Digest, Name, failpoints::step};
+use crate::{Digest, failpoints::step};
 use std::{
     collections::HashSet,
     fs,
-    path::Path,
+    io::ErrorKind,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-/// How old an unreferenced blob or temporary file must be to be pruned.
+/// How old an unreferenced blob or a temporary file must be: a client uploads blobs before it names them.
 const BLOB_AGE_MIN: Duration = Duration::from_secs(60 * 60);
-/// How old a partial file must be to be pruned: a download may be resumed for a week.
+/// How old a partial download must be: it may be resumed for a week.
 const PARTIAL_AGE_MIN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// What a prune deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pruned {
-    /// Blobs that no manifest named.
-    pub blobs: u64,
-    /// Partial and temporary files.
-    pub partials: u64,
-    /// The bytes of all of them.
+/// What a collection may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GcOptions {
+    /// Only says what would go.
+    pub dry_run: bool,
+    /// How old unreferenced blobs, links and temporary files must be.
+    pub blob_age_min: Duration,
+    /// How old partial downloads must be, counted from their last byte.
+    pub partial_age_min: Duration,
+    /// The time that ages are counted from.
+    pub now: SystemTime,
+}
+
+impl Default for GcOptions {
+    fn default() -> GcOptions {
+        GcOptions {
+            dry_run: false,
+            blob_age_min: BLOB_AGE_MIN,
+            partial_age_min: PARTIAL_AGE_MIN,
+            now: SystemTime::now(),
+        }
+    }
+}
+
+/// What kind of thing was collected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GarbageKind {
+    /// A blob that nothing names.
+    Blob,
+    /// The first bytes of a blob whose download was given up.
+    Partial,
+    /// A file that a crash left.
+    Temporary,
+    /// A link to a user's file that nothing names; the file itself stays.
+    Link,
+    /// The manifest of a pull that was given up.
+    Pull,
+}
+
+/// One thing that was collected, or would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Garbage {
+    /// What it is.
+    pub kind: GarbageKind,
+    /// The digest, the model's name or the file's name.
+    pub what: String,
+    /// The bytes that this frees.
     pub bytes: u64,
 }
 
-impl Store {
-    /// Deletes a model, then the blobs that no other model names; returns the bytes freed.
-    pub fn remove(&self, name: &Name) -> Result<u64, StoreError> {
-        let _changing = guard(&self.0.manifests);
-        let path = self.paths().manifest(name);
-        // A damaged manifest can be removed as well; which blobs were its own is then a prune's matter.
-        let blobs = match self.read_manifest(name, &path) {
-            Ok(Some(stored)) => stored.manifest.blobs(),
-            Ok(None) => return Err(StoreError::NotFound { what: name.to_string() }),
-            Err(StoreError::Corrupt { .. }) => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        durable::remove(&path)?;
-        step("remove-manifest");
-        self.remove_empty_folders(&path)?;
-        self.sweep(blobs.iter().map(|blob| blob.digest))
+/// What a collection took, or would take.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Each of them.
+    pub items: Vec<Garbage>,
+}
+
+impl Collected {
+    /// The bytes of all of them.
+    pub fn bytes(&self) -> u64 {
+        self.items.iter().map(|item| item.bytes).sum()
     }
 
-    /// Deletes those of `digests` that no manifest names; returns the bytes freed.
-    pub fn remove_unused(
-        &self,
-        digests: impl IntoIterator<Item = Digest>,
-    ) -> Result<u64, StoreError> {
-        let _changing = guard(&self.0.manifests);
-        self.sweep(digests)
-    }
-
-    /// Deletes what crashes and abandoned transfers left behind. Fails, and deletes nothing, when a
-    /// manifest cannot be read: the blobs it names are not known then.
-    pub fn prune(&self) -> Result<Pruned, StoreError> {
-        self.prune_at(SystemTime::now())
-    }
-
-    pub(super) fn prune_at(&self, now: SystemTime) -> Result<Pruned, StoreError> {
-        let _changing = guard(&self.0.manifests);
-        let used = self.referenced()?;
-        let folder = self.paths().blobs();
-        let mut pruned = Pruned::default();
-        for entry in fs::read_dir(&folder).map_err(|error| StoreError::io(&folder, error))? {
-            let entry = entry.map_err(|error| StoreError::io(&folder, error))?;
-            let file_name = entry.file_name();
-            let kind = classify(&file_name.to_string_lossy());
-            let Some(bytes) = self.prunable(&kind, &entry, &used, now) else { continue };
-            if durable::remove(&entry.path())? {
-                step("prune-file");
-                pruned.count(&kind, bytes);
-            }
-        }
-        durable::sync_folder(&folder)?;
-        Ok(pruned)
-    }
-
-    /// The size of a file in `blobs/` that may be deleted, None when it must stay.
-    fn prunable(
-        &self,
-        kind: &BlobFile,
-        entry: &fs::DirEntry,
-        used: &HashSet<Digest>,
-        now: SystemTime,
-    ) -> Option<u64> {
-        let age_min = match kind {
-            BlobFile::Blob(digest) if !used.contains(digest) && !self.in_use(digest) => {
-                BLOB_AGE_MIN
-            }
-            BlobFile::Partial(digest) if !self.in_use(digest) => PARTIAL_AGE_MIN,
-            BlobFile::Temporary => BLOB_AGE_MIN,
-            _ => return None,
-        };
-        let metadata = entry.metadata().ok().filter(|metadata| metadata.is_file())?;
-        // A file from the future has no age; it stays until the clock has caught up.
-        let age = now.duration_since(metadata.modified().ok()?).ok()?;
-        (age >= age_min).then_some(metadata.len())
-    }
-
-    /// The caller holds the lock on the manifests.
-    fn sweep(&self, digests: impl IntoIterator<Item = Digest>) -> Result<u64, StoreError> {
-        let used = match self.referenced() {
-            Ok(used) => used,
-            Err(error) => {
-                tracing::warn!(%error, "keeping blobs: not every manifest can be read");
-                return Ok(0);
-            }
-        };
-        let mut freed = 0;
-        for digest in digests {
-            if used.contains(&digest) || self.in_use(&digest) {
-                continue;
-            }
-            let size = self.blob_size(&digest)?.unwrap_or(0);
-            if durable::remove(&self.blob_path(&digest))? {
-                freed += size;
-                step("remove-blob");
-            }
-        }
-        durable::sync_folder(&self.paths().blobs())?;
-        Ok(freed)
-    }
-
-    /// Every digest that a manifest names, a model's or one on the shelf.
-    fn referenced(&self) -> Result<HashSet<Digest>, StoreError> {
-        let mut used: HashSet<Digest> = self.shelved_blobs()?.into_iter().collect();
-        for (name, path) in self.manifest_files()? {
-            if let Some(stored) = self.read_manifest(&name, &path)? {
-                used.extend(stored.manifest.blobs().iter().map(|blob| blob.digest));
-            }
-        }
-        Ok(used)
-    }
-
-    /// Makes a manifest's removal durable, and takes the folders that it leaves empty.
-    fn remove_empty_folders(&self, manifest: &Path) -> Result<(), StoreError> {
-        for folder in manifest.ancestors().skip(1).take(MANIFEST_FOLDERS) {
-            // Only an empty folder can be removed this way; another tag keeps it.
-            if fs::remove_dir(folder).is_err() {
-                return durable::sync_folder(folder);
-            }
-        }
-        durable::sync_folder(&self.paths().manifests())
+    /// How many there are of a kind.
+    pub fn count(&self, kind: GarbageKind) -> usize {
+        self.items.iter().filter(|item| item.kind == kind).count()
     }
 }
 
-impl Pruned {
-    fn count(&mut self, kind: &BlobFile, bytes: u64) {
-        match kind {
-            BlobFile::Blob(_) => self.blobs += 1,
-            _ => self.partials += 1,
+/// A folder that is looked through, and what is known to be in use.
+struct Collector<'a> {
+    store: &'a Store,
+    options: &'a GcOptions,
+    /// What manifests name.
+    used: HashSet<Digest>,
+    /// What pulls may be resumed with.
+    resumable: HashSet<Digest>,
+    found: Collected,
+}
+
+impl Store {
+    /// Deletes what nobody needs and is old enough. Fails, and deletes nothing, when a manifest cannot
+    /// be read: the blobs it names are not known then.
+    pub fn gc(&self, options: &GcOptions) -> Result<Collected, StoreError> {
+        if !options.dry_run {
+            self.check_writable()?;
         }
-        self.bytes += bytes;
+        let _changing = guard(&self.0.manifests);
+        let expired = self.expired_pulls(options)?;
+        let mut found = Collected::default();
+        for name in &expired {
+            let (kind, what) = (GarbageKind::Pull, name.to_string());
+            found.items.push(Garbage { kind, what, bytes: 0 });
+        }
+        let (used, resumable) = (self.referenced_by_manifests()?, self.resumable(&expired)?);
+        if !options.dry_run {
+            expired.iter().try_for_each(|name| self.forget_pull(name))?;
+        }
+        let mut collector = Collector { store: self, options, used, resumable, found };
+        collector.blobs()?;
+        collector.links()?;
+        Ok(collector.found)
     }
+}
+
+impl Collector<'_> {
+    fn blobs(&mut self) -> Result<(), StoreError> {
+        let folder = self.store.paths().blobs();
+        for (path, file_name) in files(&folder)? {
+            let kind = match classify(&file_name) {
+                BlobFile::Blob(digest) if self.is_free(&digest) => GarbageKind::Blob,
+                BlobFile::Partial(digest) | BlobFile::Journal(digest)
+                    if !self.store.in_use(&digest) && !self.resumable.contains(&digest) =>
+                {
+                    GarbageKind::Partial
+                }
+                BlobFile::Temporary => GarbageKind::Temporary,
+                _ => continue,
+            };
+            self.take(kind, &path, file_name)?;
+        }
+        self.sync(&folder)
+    }
+
+    fn links(&mut self) -> Result<(), StoreError> {
+        let folder = self.store.paths().links();
+        for (path, file_name) in files(&folder)? {
+            if matches!(classify(&file_name), BlobFile::Blob(digest) if self.is_free(&digest)) {
+                self.take(GarbageKind::Link, &path, file_name)?;
+            }
+        }
+        self.sync(&folder)
+    }
+
+    fn is_free(&self, digest: &Digest) -> bool {
+        !self.used.contains(digest)
+            && !self.resumable.contains(digest)
+            && !self.store.in_use(digest)
+    }
+
+    fn take(&mut self, kind: GarbageKind, path: &Path, what: String) -> Result<(), StoreError> {
+        let age_min = match kind {
+            GarbageKind::Partial => self.options.partial_age_min,
+            _ => self.options.blob_age_min,
+        };
+        let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+        if !metadata.is_file() || !is_older(&metadata, self.options.now, age_min) {
+            return Ok(());
+        }
+        if !self.options.dry_run {
+            if !durable::remove(path)? {
+                return Ok(());
+            }
+            step("prune-file");
+        }
+        let bytes = if kind == GarbageKind::Link { 0 } else { metadata.len() };
+        self.found.items.push(Garbage { kind, what, bytes });
+        Ok(())
+    }
+
+    fn sync(&self, folder: &Path) -> Result<(), StoreError> {
+        if self.options.dry_run || !folder.is_dir() {
+            return Ok(());
+        }
+        durable::sync_folder(folder)
+    }
+}
+
+/// Whether the file was last written at least `age_min` before `now`. One from the future has no age: it
+/// stays until the clock has caught up.
+pub(super) fn is_older(metadata: &fs::Metadata, now: SystemTime, age_min: Duration) -> bool {
+    let age = metadata.modified().ok().and_then(|modified| now.duration_since(modified).ok());
+    age.is_some_and(|age| age >= age_min)
+}
+
+/// The files of a folder by name, in order; none when there is no such folder.
+pub(super) fn files(folder: &Path) -> Result<Vec<(PathBuf, String)>, StoreError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(StoreError::io(folder, error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| StoreError::io(folder, error))?;
+        // The store makes no name that is not UTF-8.
+        found.extend(entry.file_name().into_string().map(|name| (entry.path(), name)));
+    }
+    found.sort();
+    Ok(found)
 }

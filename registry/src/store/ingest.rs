@@ -37,6 +37,7 @@ impl Store {
     /// Starts, or resumes, writing a blob. What an earlier ingest left is hashed again first, which takes
     /// a second or so per gigabyte.
     pub fn ingest(&self, digest: &Digest) -> Result<Ingest, StoreError> {
+        self.check_writable()?;
         let claim = Claim::new(self, digest)?;
         self.drop_foreign_partial(digest)?;
         let spool = Spool::open(self.paths().partial(digest))?;
@@ -61,6 +62,7 @@ impl Store {
 
     /// Starts writing bytes whose digest comes at the end.
     pub(crate) fn upload(&self) -> Result<Upload, StoreError> {
+        self.check_writable()?;
         let spool = Spool::open(self.temporary())?;
         Ok(Upload { store: self.clone(), spool: Some(spool) })
     }

@@ -24,6 +24,19 @@ pub struct StoredManifest {
     pub modified: SystemTime,
 }
 
+/// What tells whether a manifest is the one that was seen before, without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The name it is stored under.
+    pub name: Name,
+    /// When its file was written.
+    pub modified: SystemTime,
+    /// Its file's length in bytes.
+    pub bytes: u64,
+    /// Its file's number in the file system: another one after a rename.
+    pub inode: u64,
+}
+
 impl StoredManifest {
     /// The bytes of all layers and of the configuration.
     pub fn size(&self) -> u64 {
@@ -45,10 +58,12 @@ impl Store {
     /// Stores a manifest verbatim under `name`, in place of what was there. Every blob it names must be
     /// there with the size it gives.
     pub fn put_manifest(&self, name: &Name, bytes: &[u8]) -> Result<StoredManifest, StoreError> {
+        self.check_writable()?;
         let manifest = Manifest::from_json(bytes)?;
         let _changing = guard(&self.0.manifests);
         self.check_blobs(&manifest)?;
         self.write_manifest(&self.paths().manifest(name), bytes)?;
+        self.forget_pull(name)?;
         Ok(StoredManifest {
             name: name.clone(),
             digest: Digest::of(bytes),
@@ -75,6 +90,20 @@ impl Store {
         Ok(models)
     }
 
+    /// A stamp of every manifest, readable or not, by name.
+    pub fn stamps(&self) -> Result<Vec<Stamp>, StoreError> {
+        use std::os::unix::fs::MetadataExt;
+        let mut stamps = Vec::new();
+        for (name, path) in self.manifest_files()? {
+            // One that was removed this instant is not there.
+            let Ok(metadata) = fs::metadata(&path) else { continue };
+            let (bytes, inode) = (metadata.len(), metadata.ino());
+            let modified = metadata.modified().map_err(|error| StoreError::io(&path, error))?;
+            stamps.push(Stamp { name, modified, bytes, inode });
+        }
+        Ok(stamps)
+    }
+
     /// Gives the model `from` the second name `to`.
     pub fn copy(&self, from: &Name, to: &Name) -> Result<StoredManifest, StoreError> {
         let source = self.manifest(from)?;
@@ -92,7 +121,7 @@ impl Store {
     }
 
     /// The name of every manifest, readable or not.
-    pub(crate) fn names(&self) -> Result<Vec<Name>, StoreError> {
+    pub fn names(&self) -> Result<Vec<Name>, StoreError> {
         Ok(self.manifest_files()?.into_iter().map(|(name, _)| name).collect())
     }
 
@@ -111,6 +140,7 @@ impl Store {
     /// The temporary file is complete and durable before it gets the name, and the name is durable
     /// before this returns.
     pub(super) fn write_manifest(&self, target: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        self.check_writable()?;
         let temporary = self.temporary();
         let file = durable::write_new(&temporary, bytes)?;
         step("manifest-written");
@@ -142,11 +172,16 @@ impl Store {
 
     /// Every file that lies where a manifest lies and is named as one, by name.
     pub(super) fn manifest_files(&self) -> Result<Vec<(Name, PathBuf)>, StoreError> {
-        let mut found = Vec::new();
-        walk(&self.paths().manifests(), &mut Vec::new(), &mut found)?;
-        found.sort();
-        Ok(found)
+        files_below(&self.paths().manifests())
     }
+}
+
+/// Every file that lies below `top` where a manifest lies below its folder, by name.
+pub(super) fn files_below(top: &Path) -> Result<Vec<(Name, PathBuf)>, StoreError> {
+    let mut found = Vec::new();
+    walk(top, &mut Vec::new(), &mut found)?;
+    found.sort();
+    Ok(found)
 }
 
 /// The file's bytes and age; None when nothing is there.

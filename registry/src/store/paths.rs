@@ -7,13 +7,23 @@
 //!     sha256-<64 hex>                          a blob; its bytes hash to its name, always
 //!     sha256-<64 hex>-partial                  the first bytes of a blob that is still arriving
 //!     sha256-<64 hex>-partial-<n>              (Ollama's) its journal of a partial file with holes
+//!     sha256:<64 hex>                          (old Ollama's) a blob; read and removed, never made
 //!     dsk-<process id>-<n>.tmp                 bytes whose digest is not known or not checked yet
 //!   manifests/
 //!     <host>/<namespace>/<model>/<tag>         a manifest, byte for byte as the registry sent it
 //!   registry/<namespace>/<model>/              what only the embedded registry serves:
 //!     tags/<tag>                               an index, or a manifest whose blobs may not be here
 //!     digests/sha256-<64 hex>                  a manifest that no tag names
+//!   pulls/
+//!     <host>/<namespace>/<model>/<tag>         the manifest of a pull that has not ended
+//!   links/
+//!     sha256-<64 hex>                          a file elsewhere that has these bytes, as JSON
+//!   quarantine/
+//!     sha256-<64 hex>[.<n>]                    what lay under a blob's name and hashed to another
 //! ```
+//!
+//! `pulls`, `links` and `quarantine` are made when they are first needed. The lock of a store that
+//! another program owns lies in a folder of the daemon's own (see `adoption`).
 //!
 //! A blob's path takes a [`Digest`] and a manifest's path a [`Name`]; both were checked when they were
 //! parsed, so no path can leave the root. Temporary files lie among the blobs, not beside the manifests,
@@ -33,6 +43,7 @@ const TEMPORARY: &str = ".tmp";
 #[derive(Debug)]
 pub(super) struct Paths {
     root: PathBuf,
+    lock: PathBuf,
 }
 
 /// What a file in `blobs/` is, by its name.
@@ -40,6 +51,8 @@ pub(super) struct Paths {
 pub(super) enum BlobFile {
     Blob(Digest),
     Partial(Digest),
+    /// A journal that Ollama keeps beside a partial file of its own.
+    Journal(Digest),
     Temporary,
     /// Not a name that the store makes; left alone.
     Foreign,
@@ -47,7 +60,12 @@ pub(super) enum BlobFile {
 
 impl Paths {
     pub(super) fn new(root: &Path) -> Paths {
-        Paths { root: root.to_owned() }
+        Paths { root: root.to_owned(), lock: root.join("dsk.lock") }
+    }
+
+    /// The same store with its lock elsewhere.
+    pub(super) fn with_lock(self, lock: PathBuf) -> Paths {
+        Paths { lock, ..self }
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -55,7 +73,7 @@ impl Paths {
     }
 
     pub(super) fn lock(&self) -> PathBuf {
-        self.root.join("dsk.lock")
+        self.lock.clone()
     }
 
     pub(super) fn blobs(&self) -> PathBuf {
@@ -68,6 +86,40 @@ impl Paths {
 
     pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
         self.blobs().join(blob_file(digest))
+    }
+
+    /// Where versions of Ollama before 0.1.33 put a blob.
+    pub(super) fn old_blob(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(digest.to_string())
+    }
+
+    pub(super) fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
+    /// What is known of the file that a blob is linked to.
+    pub(super) fn link(&self, digest: &Digest) -> PathBuf {
+        self.links().join(blob_file(digest))
+    }
+
+    pub(super) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    /// The `n`-th place for what lay under a blob's name and was not that blob.
+    pub(super) fn quarantined(&self, digest: &Digest, n: usize) -> PathBuf {
+        let suffix = if n == 0 { String::new() } else { format!(".{n}") };
+        self.quarantine().join(blob_file(digest) + &suffix)
+    }
+
+    pub(super) fn pulls(&self) -> PathBuf {
+        self.root.join("pulls")
+    }
+
+    /// The manifest of a pull that has not ended.
+    pub(super) fn pull(&self, name: &Name) -> PathBuf {
+        let parts = [name.host(), name.namespace(), name.model(), name.tag()];
+        parts.iter().fold(self.pulls(), |path, part| path.join(part))
     }
 
     pub(super) fn partial(&self, digest: &Digest) -> PathBuf {
@@ -118,11 +170,19 @@ fn blob_file(digest: &Digest) -> String {
 
 /// The reverse of the functions above, for a walk over `blobs/`.
 pub(super) fn classify(file_name: &str) -> BlobFile {
-    let parse = |text: &str| text.strip_prefix("sha256-").and(text.parse().ok());
+    let named = |text: &str| text.starts_with("sha256-") || text.starts_with("sha256:");
+    let parse = |text: &str| named(text).then(|| text.parse().ok()).flatten();
+    let journal = |text: &str| {
+        let (blob, number) = text.rsplit_once('-')?;
+        number.parse::<u32>().ok()?;
+        parse(blob.strip_suffix(PARTIAL)?)
+    };
     if let Some(digest) = parse(file_name) {
         BlobFile::Blob(digest)
     } else if let Some(digest) = file_name.strip_suffix(PARTIAL).and_then(parse) {
         BlobFile::Partial(digest)
+    } else if let Some(digest) = journal(file_name) {
+        BlobFile::Journal(digest)
     } else if file_name.starts_with("dsk-") && file_name.ends_with(TEMPORARY) {
         BlobFile::Temporary
     } else {
@@ -149,6 +209,10 @@ mod tests {
             paths.temporary(7, 1),
             paths.manifest(&name),
             paths.lock(),
+            paths.link(&digest),
+            paths.quarantined(&digest, 0),
+            paths.quarantined(&digest, 2),
+            paths.pull(&name),
         ];
         let text: String = all.iter().map(|path| format!("{}\n", path.display())).collect();
         expect![[r#"
@@ -158,6 +222,10 @@ mod tests {
             /models/blobs/dsk-7-1.tmp
             /models/manifests/registry.ollama.ai/library/smollm2/135m
             /models/dsk.lock
+            /models/links/sha256-e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+            /models/quarantine/sha256-e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+            /models/quarantine/sha256-e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855.2
+            /models/pulls/registry.ollama.ai/library/smollm2/135m
         "#]]
         .assert_eq(&text);
     }
@@ -169,7 +237,9 @@ mod tests {
         assert_eq!(classify(&blob), BlobFile::Blob(digest));
         assert_eq!(classify(&format!("{blob}-partial")), BlobFile::Partial(digest));
         assert_eq!(classify("dsk-7-1.tmp"), BlobFile::Temporary);
-        for foreign in [&format!("{blob}-partial-3"), &blob.replace('-', ":"), "notes.txt", ""] {
+        assert_eq!(classify(&blob.replace('-', ":")), BlobFile::Blob(digest));
+        assert_eq!(classify(&format!("{blob}-partial-3")), BlobFile::Journal(digest));
+        for foreign in [&format!("{blob}-partial-x"), &blob.replace('-', "_"), "notes.txt", ""] {
             assert_eq!(classify(foreign), BlobFile::Foreign, "{foreign}");
         }
     }

@@ -51,6 +51,7 @@ impl Store {
 
     /// Takes a manifest off the shelf; true when it was there. Its blobs stay.
     pub(crate) fn unshelve(&self, place: &Place) -> Result<bool, StoreError> {
+        self.check_writable()?;
         let _changing = guard(&self.0.manifests);
         let path = self.paths().shelved(place);
         if !durable::remove(&path)? {

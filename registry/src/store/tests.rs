@@ -216,7 +216,8 @@ fn nothing_is_deleted_while_a_manifest_cannot_be_read() {
     fs::write(&broken, "{").unwrap();
     assert_eq!(scratch.store.remove(&name("a")).unwrap(), 0);
     assert!(scratch.store.has(&Digest::of(b"weights")));
-    assert!(matches!(scratch.store.prune(), Err(StoreError::Corrupt { .. })));
+    let collected = scratch.store.gc(&GcOptions::default());
+    assert!(matches!(collected, Err(StoreError::Corrupt { .. })));
     assert_eq!(scratch.store.remove(&name("a:broken")).unwrap(), 0);
     assert!(!broken.exists());
 }
@@ -233,24 +234,108 @@ fn pinned_blobs_stay() {
 }
 
 #[test]
-fn a_prune_takes_old_leftovers_only() {
+fn a_collection_takes_old_leftovers_only() {
     let scratch = scratch();
     let store = &scratch.store;
     put_model(store, "kept", b"weights");
     store.put_blob(b"orphan").unwrap();
     store.ingest(&Digest::of(b"never finished")).unwrap().write(b"never").unwrap();
+    let ollamas = Digest::of(b"ollama's");
+    fs::write(store.paths().foreign_journal(&ollamas, 0), "{}").unwrap();
     fs::write(store.temporary(), "left by a crash").unwrap();
     fs::write(store.paths().blobs().join("notes.txt"), "not ours").unwrap();
 
-    let later = |seconds| SystemTime::now() + Duration::from_secs(seconds);
-    assert_eq!(store.prune().unwrap(), Pruned::default());
-    let hours = store.prune_at(later(2 * 3600)).unwrap();
-    assert_eq!(hours, Pruned { blobs: 1, partials: 1, bytes: 6 + 15 });
-    let days = store.prune_at(later(8 * 24 * 3600)).unwrap();
-    assert_eq!(days, Pruned { blobs: 0, partials: 1, bytes: 5 });
+    let after = |seconds| {
+        let now = SystemTime::now() + Duration::from_secs(seconds);
+        GcOptions { now, ..GcOptions::default() }
+    };
+    let counts = |found: &Collected| {
+        use GarbageKind::{Blob, Partial, Temporary};
+        let [blobs, partials, rest] = [Blob, Partial, Temporary].map(|kind| found.count(kind));
+        (blobs, partials, rest, found.bytes())
+    };
+    assert_eq!(store.gc(&after(0)).unwrap(), Collected::default());
+    let dry = GcOptions { dry_run: true, ..after(2 * 3600) };
+    let would = store.gc(&dry).unwrap();
+    assert_eq!(counts(&would), (1, 0, 1, 6 + 15));
+    assert_eq!(store.gc(&after(2 * 3600)).unwrap(), would);
+    assert_eq!(counts(&store.gc(&after(8 * 24 * 3600)).unwrap()), (0, 2, 0, 5 + 2));
     assert!(store.paths().blobs().join("notes.txt").exists());
     assert_eq!(store.list().unwrap().len(), 1);
     assert_whole(store);
+}
+
+#[test]
+fn a_leased_model_keeps_its_blobs_until_it_is_given_back() {
+    let Scratch { store, folder: _folder } = scratch();
+    put_model(&store, "a", b"weights");
+    let (stored, lease) = store.lease(&name("a")).unwrap().unwrap();
+    assert!(store.lease(&name("b")).unwrap().is_none());
+    assert_eq!(store.remove(&name("a")).unwrap(), 0);
+    let year = SystemTime::now() + Duration::from_secs(365 * 24 * 3600);
+    let options = GcOptions { now: year, ..GcOptions::default() };
+    assert_eq!(store.gc(&options).unwrap(), Collected::default());
+    assert_eq!(store.remove_condemned().unwrap(), (0, 3));
+    for blob in stored.manifest.blobs() {
+        assert!(store.has(&blob.digest));
+    }
+    drop(lease);
+    assert_eq!(store.remove_condemned().unwrap(), (7 + 16 + 2, 0));
+    assert_eq!(store.remove_condemned().unwrap(), (0, 0));
+}
+
+#[test]
+fn a_pull_that_has_not_ended_is_shown_kept_and_given_up() {
+    let scratch = scratch();
+    let store = &scratch.store;
+    let manifest = manifest_of(b"weights").to_json();
+    store.note_pull(&name("m"), &manifest).unwrap();
+    store.put_blob(LICENSE).unwrap();
+    let mut ingest = store.ingest(&Digest::of(b"weights")).unwrap();
+    ingest.write(b"weig").unwrap();
+    let one = store.unfinished().unwrap().remove(0);
+    assert_eq!((one.name, one.bytes, one.bytes_here, one.running), (name("m"), 25, 20, true));
+    assert!(matches!(store.remove_unfinished(&name("m")), Err(StoreError::Busy { .. })));
+    drop(ingest);
+    assert_eq!(store.partials().unwrap()[0].bytes, 4);
+
+    let after = |days: u64| {
+        let now = SystemTime::now() + Duration::from_secs(days * 24 * 3600);
+        GcOptions { now, ..GcOptions::default() }
+    };
+    // The licence is complete, and no model names it: it is kept for the rest.
+    assert_eq!(store.gc(&after(6)).unwrap(), Collected::default());
+    let expired = store.gc(&GcOptions { dry_run: true, ..after(8) }).unwrap();
+    let kinds: Vec<GarbageKind> = expired.items.iter().map(|item| item.kind).collect();
+    assert_eq!(kinds.len(), 3, "{expired:?}");
+    assert_eq!(store.remove_unfinished(&name("m")).unwrap(), 4 + 16);
+    assert!(matches!(store.remove_unfinished(&name("m")), Err(StoreError::NotFound { .. })));
+    assert_eq!(tree(&scratch), Vec::<String>::new());
+    // One that ends is not unfinished, and one that expired leaves nothing.
+    store.note_pull(&name("m"), &manifest).unwrap();
+    put_model(store, "m", b"weights");
+    assert!(store.unfinished().unwrap().is_empty());
+    store.note_pull(&name("n"), &manifest_of(b"other").to_json()).unwrap();
+    assert_eq!(store.gc(&after(8)).unwrap().count(GarbageKind::Pull), 1);
+    assert!(store.unfinished().unwrap().is_empty());
+    assert_whole(store);
+}
+
+#[test]
+fn a_stamp_tells_a_manifest_that_changed() {
+    let Scratch { store, folder } = scratch();
+    put_model(&store, "a", b"weights");
+    put_model(&store, "b", b"others");
+    let stamps = store.stamps().unwrap();
+    assert_eq!(stamps.iter().map(|stamp| stamp.name.model()).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(store.stamps().unwrap(), stamps);
+    store.copy(&name("b"), &name("a")).unwrap();
+    let changed = store.stamps().unwrap();
+    assert!(changed[0] != stamps[0] && changed[1] == stamps[1]);
+    // As another program does: in place.
+    let path = folder.path().join("manifests/registry.ollama.ai/library/b/latest");
+    fs::write(path, "{}").unwrap();
+    assert_ne!(store.stamps().unwrap()[1], stamps[1]);
 }
 
 #[test]
@@ -301,7 +386,14 @@ fn work_through_every_step(store: &Store) {
     put_model(store, "leaving", b"leaving");
     store.remove(&name("leaving")).unwrap();
     store.put_blob(b"orphan").unwrap();
-    store.prune_at(SystemTime::now() + Duration::from_secs(2 * 3600)).unwrap();
+    let now = SystemTime::now() + Duration::from_secs(2 * 3600);
+    store.gc(&GcOptions { now, ..GcOptions::default() }).unwrap();
+    let elsewhere = tempfile::NamedTempFile::new().unwrap();
+    let linked = store.link_file(elsewhere.path(), &|_| {}).unwrap();
+    store.remove_unused([linked]).unwrap();
+    let rotten = store.put_blob(b"rotten").unwrap();
+    fs::write(store.blob_path(&rotten), "rottem").unwrap();
+    store.verify(None, &|_| {}, &|| false).unwrap();
 }
 
 /// Run by the test below in a process of its own; does nothing otherwise.
