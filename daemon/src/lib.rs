@@ -33,5 +33,5 @@ pub use config::{Config, ConfigError};
 pub use keep_alive::KeepAlive;
 pub use listeners::{ListenError, Listeners, Peer};
 pub use runner::EventStream;
-pub use server::{DaemonError, run};
+pub use server::{DaemonError, run, runtime};
 pub use service::Service;

@@ -98,6 +98,12 @@ pub(crate) async fn serve(
     background.shutdown().await;
 }
 
+/// The runtime for [`run`], in a process that does nothing else. To be called before other threads start.
+pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    mmap::one_heap();
+    tokio::runtime::Runtime::new()
+}
+
 /// Gives back what only starting needed.
 async fn settle() {
     tokio::time::sleep(SETTLED).await;

@@ -124,8 +124,7 @@ pub(crate) fn serve(shared: &Shared, args: &ServeArgs) -> anyhow::Result<Exit> {
     let config = Config::load(&overrides, &ProcessEnv, &Files::standard(&ProcessEnv))?;
     let logs = Ring::default();
     start_log(&config.log, config.log_format, Some(logs.clone()))?;
-    let runtime =
-        tokio::runtime::Runtime::new().context("the asynchronous runtime did not start")?;
+    let runtime = dsk_daemon::runtime().context("the asynchronous runtime did not start")?;
     let done = runtime.block_on(async {
         let listeners = Listeners::bind(&config).await?;
         let shutdown = signals::shutdown().context("signals cannot be caught")?;

@@ -87,6 +87,17 @@ pub fn trim_heap() {
     }
 }
 
+/// Has all threads allocate from one heap. By itself the C library gives each its own, and what one thread
+/// frees another cannot use: a program that does little at a time grows by that with every thread. To be
+/// called before threads are started.
+pub fn one_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it sets a number that the allocator reads when a thread first allocates.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Unmaps the pages of this program's code that only starting needed; what runs again is mapped again
 /// from the file, a page at a time. The code of a large program is most of what it takes at rest.
 pub fn release_code() {
