@@ -127,6 +127,8 @@ pub struct ResidentModel {
     pub measured_bytes: Option<u64>,
     /// What runs the arithmetic; empty while it loads.
     pub executor: String,
+    /// How its process is confined, such as `confined`; `None` while it loads.
+    pub confinement: Option<String>,
     /// Requests it answers at once.
     pub slots: Slots,
     /// Requests that wait for it or for their turn in it.

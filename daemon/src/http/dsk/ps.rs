@@ -43,7 +43,7 @@ fn residents(status: &Status, metrics: &Metrics, gpus: &[Gpu]) -> Residents {
             promised_bytes: status.reserved_bytes,
             reserve_bytes: status.reserve_bytes,
         },
-        notes: notes(gpus),
+        notes: gpu_note(gpus).into_iter().chain(confinement_notes(&status.residents)).collect(),
     }
 }
 
@@ -67,6 +67,7 @@ fn resident(one: &Resident, metrics: &Metrics) -> ResidentModel {
         devices: vec![device(one)],
         measured_bytes: one.measured_bytes,
         executor: loaded.map(|loaded| loaded.executor.clone()).unwrap_or_default(),
+        confinement: one.confinement.as_ref().map(ToString::to_string),
         slots: Slots { in_use: leased.min(SEQUENCES), total: SEQUENCES },
         // In the scheduler, and for a turn in the runner.
         waiting: one.waiting as u64 + leased.saturating_sub(SEQUENCES),
@@ -106,11 +107,17 @@ fn waiting(one: &Waiting) -> WaitingRequest {
     }
 }
 
-fn notes(gpus: &[Gpu]) -> Vec<String> {
-    if gpus.is_empty() {
-        return Vec::new();
-    }
+fn gpu_note(gpus: &[Gpu]) -> Option<String> {
     let names: Vec<&str> = gpus.iter().map(|gpu| gpu.name.as_str()).collect();
     let names = names.join(", ");
-    vec![format!("runs on the CPU: this version has no GPU executor (present: {names})")]
+    let note = || format!("runs on the CPU: this version has no GPU executor (present: {names})");
+    (!gpus.is_empty()).then(note)
+}
+
+/// Of the processes that are not confined as they should be.
+fn confinement_notes(residents: &[Resident]) -> impl Iterator<Item = String> {
+    residents.iter().filter_map(|one| {
+        let confinement = one.confinement.as_ref().filter(|confinement| !confinement.is_full())?;
+        Some(format!("the process of {} is {confinement}", one.name))
+    })
 }
