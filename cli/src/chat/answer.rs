@@ -66,7 +66,11 @@ pub(crate) async fn ask(
                 break;
             }
         };
-        drop(spinner.take());
+        if let (Some(spinner), Some(waiting)) = (&spinner, waiting(line.as_ref())) {
+            spinner.set_message(waiting);
+        } else {
+            drop(spinner.take());
+        }
         match line {
             Some(Ok(line)) => take(&mut answer, &mut printer, &line, terminal)?,
             Some(Err(error)) => return fail(error, &mut printer, terminal),
@@ -89,6 +93,14 @@ pub(crate) async fn load(
     let request = ChatRequest { messages: Vec::new(), ..request.clone() };
     ask(client, &request, View::default(), terminal).await?;
     Ok(())
+}
+
+/// What the spinner says to a line that only tells where the request stands.
+fn waiting(line: Option<&Result<ChatLine, ClientError>>) -> Option<String> {
+    let place = line?.as_ref().ok()?.queue?;
+    let seconds = Duration::try_from_secs_f64(place.expected_seconds).unwrap_or_default();
+    let (position, time) = (place.position, units::whole_seconds(seconds));
+    Some(format!("waits for the model: number {position} in the queue, about {time} to go"))
 }
 
 fn take(
@@ -254,6 +266,7 @@ pub(crate) fn timings(metrics: &Metrics) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dsk_daemon_api::ollama::QueuePlace;
     use expect_test::{Expect, expect};
 
     fn check(view: View, pieces: &[(&str, &str)], expected: Expect) {
@@ -266,6 +279,16 @@ mod tests {
         }
         printer.finish(&mut terminal).unwrap();
         expected.assert_eq(&capture.out());
+    }
+
+    #[test]
+    fn who_waits_is_told_where_it_stands() {
+        let queue = Some(QueuePlace { position: 2, expected_seconds: 12.4 });
+        let line = Ok(ChatLine { queue, ..ChatLine::default() });
+        expect!["waits for the model: number 2 in the queue, about 12s to go"]
+            .assert_eq(&waiting(Some(&line)).unwrap());
+        assert_eq!(waiting(Some(&Ok(ChatLine::default()))), None);
+        assert_eq!(waiting(None), None);
     }
 
     const THOUGHTFUL: [(&str, &str); 4] =

@@ -205,18 +205,29 @@ impl ApiError {
     /// The body in the native shape.
     #[must_use]
     pub fn native(&self) -> Value {
-        json!({"error": self.message, "code": self.code.name()})
+        let mut body = json!({"error": self.message, "code": self.code.name()});
+        self.say_when(&mut body);
+        body
     }
 
     /// The body in OpenAI's shape.
     #[must_use]
     pub fn openai(&self) -> Value {
-        json!({"error": {
+        let mut error = json!({
             "message": self.message,
             "type": self.code.row().openai,
             "param": null,
             "code": self.code.name(),
-        }})
+        });
+        self.say_when(&mut error);
+        json!({"error": error})
+    }
+
+    /// In the body too: an error in the middle of a stream has no header.
+    fn say_when(&self, body: &mut Value) {
+        if let Some(seconds) = self.retry_after {
+            body["retry_after"] = seconds.into();
+        }
     }
 }
 

@@ -9,7 +9,7 @@ mod generate;
 mod manage;
 mod transfer;
 
-pub use chat::{ChatLine, ChatRequest, FunctionCall, Message, ToolCall};
+pub use chat::{ChatLine, ChatRequest, FunctionCall, Message, QueuePlace, ToolCall};
 pub use generate::{GenerateLine, GenerateRequest};
 pub use manage::{
     CopyRequest, DeleteRequest, Details, LocalModel, PsResponse, RunningModel, ShowRequest,

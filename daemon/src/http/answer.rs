@@ -18,9 +18,11 @@ use dsk_daemon_engine::{Done, Event};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{failure, reply};
+use crate::scheduler::Place;
 
 /// How long an answer is held back so that a refusal can still be a status.
 pub(crate) const HOLD: Duration = Duration::from_secs(10);
@@ -35,8 +37,13 @@ pub(crate) struct Started {
     pub(crate) load: Duration,
 }
 
-/// A request on its way to run.
-pub(crate) type Start = BoxFuture<'static, Result<Started, ApiError>>;
+/// A request on its way to run; dropping it gives up its place.
+pub(crate) struct Start {
+    /// Ends when it runs, or will not.
+    pub(crate) ready: BoxFuture<'static, Result<Started, ApiError>>,
+    /// Where it stands in the queue for models.
+    pub(crate) place: watch::Receiver<Place>,
+}
 
 /// When a frame is made.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +54,8 @@ pub(crate) struct Moment {
     pub(crate) total: Duration,
     /// Of that, loading the model.
     pub(crate) load: Duration,
+    /// Where the request stands, while it waits for its model.
+    pub(crate) place: Option<Place>,
 }
 
 /// How one API writes an answer.
@@ -107,12 +116,12 @@ pub(crate) async fn answer<D: Dialect>(
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     if !streamed {
-        let started = start.await?;
+        let started = start.ready.await?;
         let load = started.load;
         let whole = collect(started).await?;
-        return Ok(dialect.whole(whole, &moment(arrived, load)));
+        return Ok(dialect.whole(whole, &moment(arrived, load, None)));
     }
-    let (stage, cold) = match timeout(HOLD, &mut start).await {
+    let (stage, cold) = match timeout(HOLD, &mut start.ready).await {
         Ok(started) => (Stage::Running(started?), false),
         Err(_elapsed) => (Stage::Starting(start), true),
     };
@@ -134,8 +143,8 @@ async fn collect(mut started: Started) -> Result<Whole, ApiError> {
     Err(ErrorCode::RunnerDied.into())
 }
 
-fn moment(arrived: Instant, load: Duration) -> Moment {
-    Moment { now: Timestamp::now(), total: arrived.elapsed(), load }
+fn moment(arrived: Instant, load: Duration, place: Option<Place>) -> Moment {
+    Moment { now: Timestamp::now(), total: arrived.elapsed(), load, place }
 }
 
 /// Where a streamed answer is.
@@ -212,11 +221,12 @@ impl<D: Dialect> Pump<D> {
     }
 
     fn moment(&self) -> Moment {
-        let load = match &self.stage {
-            Stage::Running(started) => started.load,
-            Stage::Starting(_) | Stage::Ended => Duration::ZERO,
+        let (load, place) = match &self.stage {
+            Stage::Running(started) => (started.load, None),
+            Stage::Starting(start) => (Duration::ZERO, Some(*start.place.borrow())),
+            Stage::Ended => (Duration::ZERO, None),
         };
-        moment(self.arrived, load)
+        moment(self.arrived, load, place.filter(|place| place.position > 0))
     }
 }
 
@@ -224,7 +234,7 @@ impl Stage {
     /// The next event. Dropping the future loses nothing: what it waits on stays in `self`.
     async fn event(&mut self) -> Option<Result<Event, ApiError>> {
         if let Stage::Starting(start) = self {
-            match start.await {
+            match (&mut start.ready).await {
                 Ok(started) => *self = Stage::Running(started),
                 Err(error) => return Some(Err(error)),
             }

@@ -54,26 +54,26 @@ pub(crate) async fn load_or_unload(
     Ok(Idle { reason: "load", load: lease.load_duration, total: arrived.elapsed() })
 }
 
-/// Acquires the model, submits the request and waits for a first sign of it; nothing but its count
-/// happens until the future is polled, and dropping it gives everything back.
+/// Queues for the model, then submits the request and waits for a first sign of it. Dropping it gives
+/// everything back.
 pub(crate) fn begin(
     http: &Arc<Http>,
     model: Model,
     wants: Wants,
     request: engine::Request,
 ) -> Start {
-    let http = Arc::clone(http);
     let mut record = Record::open(&http.service.metrics, &model.spec.name);
-    async move {
-        let acquired = http.service.scheduler.acquire(&model.spec, &wants).await;
-        let mut lease = acquired.map_err(|error| {
+    let ticket = http.service.scheduler.queue(&model.spec, &wants);
+    let (place, index) = (ticket.places(), http.service.index.clone());
+    let ready = async move {
+        let mut lease = ticket.lease().await.map_err(|error| {
             let error = ApiError::from(error);
             record.refused(error.code);
             error
         })?;
         let load = lease.load_duration;
         record.ready(load);
-        let (index, spec) = (http.service.index.clone(), Arc::clone(&model.spec));
+        let spec = Arc::clone(&model.spec);
         let (loaded, pid) = (lease.loaded().clone(), lease.pid());
         let events = lease.submit(request).inspect(move |event| {
             record.event(event);
@@ -82,8 +82,8 @@ pub(crate) fn begin(
             }
         });
         answer::told(Started { events: events.boxed(), load }).await
-    }
-    .boxed()
+    };
+    Start { ready: ready.boxed(), place }
 }
 
 /// What the caller is told beside the answer: more context than the model was made for is cut.
@@ -112,6 +112,7 @@ fn count(index: &Index, spec: &ModelSpec, loaded: &Loaded, pid: Option<u32>, usa
         model: spec.model_digest,
         file_bytes: spec.model_bytes,
         loaded: loaded.clone(),
+        load: None,
         usage: *usage,
         resident: pid.and_then(touched_bytes),
     };

@@ -12,11 +12,12 @@ pub(crate) mod transfer;
 use axum::Json;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use dsk_daemon_api::ollama::{Metrics, VersionResponse};
+use dsk_daemon_api::ollama::{Metrics, QueuePlace, VersionResponse};
 use dsk_daemon_engine::{Done, FinishReason};
 use jiff::Timestamp;
 
 use super::answer::Moment;
+use crate::scheduler::Place;
 
 /// The version of Ollama whose API this is. Clients compare it: some refuse less than 0.6.4.
 pub(crate) const OLLAMA_VERSION: &str = "0.12.6";
@@ -45,6 +46,11 @@ fn done_reason(reason: FinishReason) -> String {
         FinishReason::Stop => "stop".to_owned(),
         FinishReason::Length => "length".to_owned(),
     }
+}
+
+fn queue_place(place: Place) -> QueuePlace {
+    let expected_seconds = place.expected_wait.as_secs_f64();
+    QueuePlace { position: place.position as u64, expected_seconds }
 }
 
 /// The numbers of an answer's last line.

@@ -8,17 +8,20 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use dsk_daemon_api::ApiError;
 use dsk_daemon_engine::gguf::testkit::tiny_model;
 use dsk_daemon_engine::{Done, Event, Failure, FailureKind, FinishReason, Usage};
 use dsk_registry::{Digest, ModelConfig, Name};
 use futures_util::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::answer::{Moment, Start, Started};
 use crate::config::{Config, Files, Overrides};
 use crate::models::ModelSpec;
 use crate::runner::scripted::Scripted;
+use crate::scheduler::Place;
 use crate::service::Service;
 
 /// A model with nothing but weights.
@@ -48,7 +51,14 @@ pub(crate) fn moment() -> Moment {
         now: Timestamp::new(1_767_323_045, 6).expect("a time"),
         total: Duration::from_nanos(900),
         load: Duration::from_nanos(100),
+        place: None,
     }
+}
+
+/// The same, while the request waits in the queue.
+pub(crate) fn queued() -> Moment {
+    let place = Place { position: 2, expected_wait: Duration::from_secs(12) };
+    Moment { place: Some(place), ..moment() }
 }
 
 /// The end of an answer of two tokens.
@@ -75,7 +85,14 @@ pub(crate) fn died() -> Event {
 /// A request that begins at once and then has these events.
 pub(crate) fn start(events: Vec<Event>) -> Start {
     let events = stream::iter(events).boxed();
-    async { super::answer::told(Started { events, load: Duration::ZERO }).await }.boxed()
+    unqueued(async { super::answer::told(Started { events, load: Duration::ZERO }).await })
+}
+
+/// A request that never waited in a queue.
+pub(crate) fn unqueued(
+    ready: impl Future<Output = Result<Started, ApiError>> + Send + 'static,
+) -> Start {
+    Start { ready: ready.boxed(), place: watch::channel(Place::default()).1 }
 }
 
 /// A whole body as text.

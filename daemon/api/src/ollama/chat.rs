@@ -116,7 +116,19 @@ pub struct ChatLine {
     /// Why it ended: `stop`, `length`, `load` or `unload`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done_reason: Option<String>,
+    /// Where the request stands, on lines without text that come before the model is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueuePlace>,
     /// Times and counts, on the last line.
     #[serde(flatten)]
     pub metrics: Metrics,
+}
+
+/// A place in the queue for models.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct QueuePlace {
+    /// From 1, in the order of arrival.
+    pub position: u64,
+    /// How long it will wait from now, an estimate.
+    pub expected_seconds: f64,
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Metrics, Think};
+use super::{Metrics, QueuePlace, Think};
 use crate::lenient::{is_false, null_as_default};
 
 /// The body of `POST /api/generate`.
@@ -88,6 +88,9 @@ pub struct GenerateLine {
     /// Why it ended: `stop`, `length`, `load` or `unload`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done_reason: Option<String>,
+    /// Where the request stands, on lines without text that come before the model is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueuePlace>,
     /// The tokens of prompt and answer, to be sent with the next prompt; last line, not when raw.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub context: Vec<u32>,

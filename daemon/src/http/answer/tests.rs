@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use dsk_daemon_engine::FinishReason;
 use expect_test::{Expect, expect};
-use futures_util::FutureExt;
 
 use super::*;
-use crate::http::testing::{died, done, start, text};
+use crate::http::testing::{died, done, start, text, unqueued};
 
 /// Writes events in one letter each.
 struct Letters;
@@ -27,8 +26,11 @@ impl Dialect for Letters {
     fn done(&self, done: &Done, moment: &Moment) -> Bytes {
         format!("done:{:?} load:{:?}", done.reason, moment.load).into()
     }
-    fn ping(&self, _: &Moment) -> Bytes {
-        "ping ".into()
+    fn ping(&self, moment: &Moment) -> Bytes {
+        match moment.place {
+            Some(place) => format!("ping:{}:{:?} ", place.position, place.expected_wait).into(),
+            None => "ping ".into(),
+        }
     }
     fn failed(&self, error: &ApiError) -> Bytes {
         format!("failed:{error}").into()
@@ -76,15 +78,14 @@ async fn a_failure_is_a_status_first_and_a_frame_later() {
 
 /// A start that takes `delay`, and events that take it as well.
 fn slow(delay: Duration, ends: Result<Vec<Event>, ApiError>) -> Start {
-    async move {
+    unqueued(async move {
         tokio::time::sleep(delay).await;
         let events = stream::iter(ends?).then(move |event| async move {
             tokio::time::sleep(delay).await;
             event
         });
         Ok(Started { events: events.boxed(), load: delay })
-    }
-    .boxed()
+    })
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,6 +95,22 @@ async fn a_cold_model_is_held_and_then_kept_alive() {
     let response = answer(cold, Letters, true).await.unwrap();
     // 10 s held, then the stream opens and says something every 10 s of silence.
     expect!["open ping ping ping ping c:a ping ping done:Length load:25s"]
+        .assert_eq(&text(response).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_in_the_queue_hears_where_it_stands() {
+    let events = vec![content("a"), Event::Done(done(FinishReason::Stop))];
+    let (told, place) = watch::channel(Place::default());
+    tokio::spawn(async move {
+        for (position, seconds) in [(2, 30), (2, 20), (1, 10)] {
+            told.send_replace(Place { position, expected_wait: Duration::from_secs(seconds) });
+            tokio::time::sleep(Duration::from_secs(9)).await;
+        }
+    });
+    let waiting = Start { place, ..slow(Duration::from_secs(28), Ok(events)) };
+    let response = answer(waiting, Letters, true).await.unwrap();
+    expect!["open ping:2:20s ping:1:10s ping ping ping c:a ping ping done:Stop load:28s"]
         .assert_eq(&text(response).await);
 }
 
@@ -123,7 +140,7 @@ async fn dropping_the_body_drops_the_events() {
         let _held = &flag;
     });
     let started = Started { events: events.boxed(), load: Duration::ZERO };
-    let ready = async { Ok(started) }.boxed();
+    let ready = unqueued(async { Ok(started) });
     let response = answer(ready, Letters, true).await.unwrap();
     let mut body = response.into_body().into_data_stream();
     assert_eq!(body.next().await.unwrap().unwrap(), "open ");

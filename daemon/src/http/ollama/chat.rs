@@ -9,7 +9,7 @@ use dsk_daemon_api::ApiError;
 use dsk_daemon_api::ollama::{ChatLine, ChatRequest, Message, Think};
 use dsk_daemon_engine::{self as engine, Done, Options, Prompt};
 
-use super::{NDJSON, done_reason, metrics, rfc3339};
+use super::{NDJSON, done_reason, metrics, queue_place, rfc3339};
 use crate::http::answer::{self, Dialect, Moment, Text, Whole};
 use crate::http::inference::{self, Idle};
 use crate::http::reply::{self, Native};
@@ -62,6 +62,7 @@ fn idle_line(model: String, idle: &Idle) -> ChatLine {
         message: Message::new("assistant", ""),
         done: true,
         done_reason: Some(idle.reason.to_owned()),
+        queue: None,
         metrics: super::load_metrics(idle.load, idle.total),
     }
 }
@@ -107,7 +108,8 @@ impl Dialect for Chat {
 
     /// An empty addition: a blank line would break clients that parse every line.
     fn ping(&self, moment: &Moment) -> Bytes {
-        reply::line(&self.line(String::new(), None, moment))
+        let queue = moment.place.map(queue_place);
+        reply::line(&ChatLine { queue, ..self.line(String::new(), None, moment) })
     }
 
     fn failed(&self, error: &ApiError) -> Bytes {

@@ -9,7 +9,7 @@ use dsk_daemon_api::ollama::{GenerateLine, GenerateRequest, Think};
 use dsk_daemon_api::{ApiError, ErrorCode};
 use dsk_daemon_engine::{self as engine, Conversation, Done, Options, Prompt};
 
-use super::{NDJSON, done_reason, metrics, rfc3339};
+use super::{NDJSON, done_reason, metrics, queue_place, rfc3339};
 use crate::http::answer::{self, Dialect, Moment, Text, Whole};
 use crate::http::conversation::{self, message};
 use crate::http::inference::{self, Idle, Model};
@@ -132,7 +132,8 @@ impl Dialect for Generate {
     }
 
     fn ping(&self, moment: &Moment) -> Bytes {
-        reply::line(&self.line(String::new(), None, moment))
+        let queue = moment.place.map(queue_place);
+        reply::line(&GenerateLine { queue, ..self.line(String::new(), None, moment) })
     }
 
     fn failed(&self, error: &ApiError) -> Bytes {

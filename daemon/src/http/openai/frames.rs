@@ -88,8 +88,10 @@ impl Dialect for Completion {
     }
 
     /// A comment, which readers of events skip.
-    fn ping(&self, _moment: &Moment) -> Bytes {
-        Bytes::from_static(b": keep-alive\n\n")
+    fn ping(&self, moment: &Moment) -> Bytes {
+        let Some(place) = moment.place else { return Bytes::from_static(b": keep-alive\n\n") };
+        let (position, seconds) = (place.position, place.expected_wait.as_secs());
+        format!(": queued at {position}, about {seconds} s to go\n\n").into()
     }
 
     fn failed(&self, error: &ApiError) -> Bytes {

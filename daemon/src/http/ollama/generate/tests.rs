@@ -8,7 +8,7 @@ use expect_test::{Expect, expect};
 use super::*;
 use crate::http::facts::Facts;
 use crate::http::ollama::chat::Chat;
-use crate::http::testing::{done, moment, spec, text};
+use crate::http::testing::{done, moment, queued, spec, text};
 
 fn model(thinking: bool) -> Model {
     let mut spec = spec();
@@ -97,6 +97,7 @@ async fn written<D: Dialect>(dialect: D, expected: Expect) {
     let (moment, done) = (moment(), done(FinishReason::Stop));
     let frames = [
         dialect.ping(&moment),
+        dialect.ping(&queued()),
         dialect.text(Text::Thinking("hm".to_owned()), &moment),
         dialect.text(Text::Content("Hi \"you\"\n".to_owned()), &moment),
         dialect.done(&done, &moment),
@@ -114,6 +115,7 @@ async fn lines_of_generate() {
     let dialect = Generate { model: "m".to_owned(), context: true };
     written(dialect, expect![[r#"
         {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","response":"","done":false}
+        {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","response":"","done":false,"queue":{"position":2,"expected_seconds":12.0}}
         {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","response":"","thinking":"hm","done":false}
         {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","response":"Hi \"you\"\n","done":false}
         {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","response":"","done":true,"done_reason":"stop","context":[1,2,3],"total_duration":900,"load_duration":100,"prompt_eval_count":5,"prompt_eval_duration":30,"eval_count":2,"eval_duration":40}
@@ -125,6 +127,7 @@ async fn lines_of_generate() {
 async fn lines_of_chat() {
     written(Chat { model: "m".to_owned() }, expect![[r#"
         {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","message":{"role":"assistant","content":""},"done":false}
+        {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","message":{"role":"assistant","content":""},"done":false,"queue":{"position":2,"expected_seconds":12.0}}
         {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","message":{"role":"assistant","content":"","thinking":"hm"},"done":false}
         {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","message":{"role":"assistant","content":"Hi \"you\"\n"},"done":false}
         {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop","total_duration":900,"load_duration":100,"prompt_eval_count":5,"prompt_eval_duration":30,"eval_count":2,"eval_duration":40}

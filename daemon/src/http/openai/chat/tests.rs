@@ -5,7 +5,7 @@ use expect_test::{Expect, expect};
 
 use super::*;
 use crate::http::answer::{Dialect, Text, Whole};
-use crate::http::testing::{done, moment, text as body_text};
+use crate::http::testing::{done, moment, queued, text as body_text};
 
 fn understood(json: &str) -> Result<String, ApiError> {
     let body: ChatCompletionRequest = serde_json::from_str(json).unwrap();
@@ -96,6 +96,7 @@ fn a_streamed_answer() {
     let frames = [
         dialect.opening().unwrap(),
         dialect.ping(&moment),
+        dialect.ping(&queued()),
         dialect.text(Text::Thinking("hm".to_owned()), &moment),
         dialect.text(Text::Content("Hi".to_owned()), &moment),
         dialect.done(&done(FinishReason::Stop), &moment),
@@ -105,6 +106,8 @@ fn a_streamed_answer() {
         data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":7,"model":"m","system_fingerprint":"fp_dsk","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}
 
         : keep-alive
+
+        : queued at 2, about 12 s to go
 
         data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":7,"model":"m","system_fingerprint":"fp_dsk","choices":[{"index":0,"delta":{"reasoning":"hm","reasoning_content":"hm"},"finish_reason":null}]}
 
