@@ -22,6 +22,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use dsk_daemon_engine::Loaded;
 use dsk_registry::Name;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -88,6 +89,9 @@ impl KeepAlives {
     }
 }
 
+/// Is told a model that was loaded, and how long that took.
+pub(crate) type LoadNote = Box<dyn Fn(&ModelSpec, &Loaded, Duration) + Send>;
+
 /// What the scheduler takes from the configuration and the machine; tests bring their own.
 pub(crate) struct Settings {
     pub(crate) keep_alive: KeepAlives,
@@ -101,6 +105,8 @@ pub(crate) struct Settings {
     pub(crate) footprint: Arc<dyn Fn(&ModelSpec) -> Footprint + Send + Sync>,
     /// The bytes that the process of this id has touched.
     pub(crate) touched: Box<dyn Fn(u32) -> Option<u64> + Send>,
+    /// Hears how long each load took.
+    pub(crate) loaded: LoadNote,
 }
 
 impl Settings {
@@ -119,6 +125,7 @@ impl Settings {
             memory: Box::new(Memory::read),
             footprint: Arc::new(Footprint::of),
             touched: Box::new(touched_bytes),
+            loaded: Box::new(|_, _, _| ()),
         }
     }
 }

@@ -7,16 +7,17 @@ use std::{
     time::Instant,
 };
 
+use dsk_daemon_engine::Usage;
 use dsk_registry::{Client, ClientConfig, ClientError, Store, StoreError, StoreLock};
 
 use crate::{
     config::Config,
     hardware::Monitor,
-    index::{Index, IndexError},
+    index::{Index, IndexError, Run},
     logs::Ring,
     metrics::Metrics,
     runner::{Launch, ProcessLauncher},
-    scheduler::{Scheduler, Settings},
+    scheduler::{LoadNote, Scheduler, Settings},
     transfers::{RegistryMover, Transfers},
 };
 
@@ -106,9 +107,18 @@ impl Service {
         let metrics = Arc::<Metrics>::default();
         let machine = Monitor::new(store.root().to_owned());
         Ok(Arc::new(Service {
-            scheduler: Scheduler::counted(Settings::new(&config), launcher, Arc::clone(&metrics)),
+            scheduler: Scheduler::counted(
+                Settings { loaded: noting(index.clone()), ..Settings::new(&config) },
+                launcher,
+                Arc::clone(&metrics),
+            ),
             transfers: Transfers::new(
-                RegistryMover::new(client.clone(), store.clone(), machine.clone()),
+                RegistryMover {
+                    client: client.clone(),
+                    store: store.clone(),
+                    machine: machine.clone(),
+                    index: index.clone(),
+                },
                 Arc::clone(&metrics),
             ),
             logs,
@@ -122,6 +132,26 @@ impl Service {
             _lock: lock,
         }))
     }
+}
+
+/// Notes in the index how long loads take; the scheduler does not wait for it.
+fn noting(index: Index) -> LoadNote {
+    Box::new(move |spec, loaded, load| {
+        let run = Run {
+            model: spec.model_digest,
+            file_bytes: spec.model_bytes,
+            loaded: loaded.clone(),
+            load: Some(load),
+            usage: Usage::default(),
+            resident: None,
+        };
+        let index = index.clone();
+        tokio::spawn(async move {
+            if let Err(error) = index.record_run(run).await {
+                tracing::warn!(%error, "a load was not noted");
+            }
+        });
+    })
 }
 
 fn open_store(path: &Path) -> Result<(Store, StoreLock), ServiceError> {

@@ -21,9 +21,9 @@ use futures_util::{Stream, future::BoxFuture};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::fit::Ask;
 use crate::hardware::Monitor;
-use crate::variants::{Asked, Choice, Planned, Source, VariantError};
+use crate::index::Index;
+use crate::variants::{Asked, Source, VariantError};
 
 mod board;
 mod counted;
@@ -298,56 +298,50 @@ impl fmt::Debug for Transfer {
 }
 
 /// The registry's client over the daemon's store.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct RegistryMover {
-    client: Client,
-    store: Store,
-    machine: Monitor,
-}
-
-impl RegistryMover {
-    pub(crate) fn new(client: Client, store: Store, machine: Monitor) -> RegistryMover {
-        RegistryMover { client, store, machine }
-    }
+    pub(crate) client: Client,
+    pub(crate) store: Store,
+    pub(crate) machine: Monitor,
+    /// Knows how fast models ran here.
+    pub(crate) index: Index,
 }
 
 impl Mover for RegistryMover {
     fn run(&self, job: Job) -> BoxFuture<'static, Result<(), TransferError>> {
-        let (client, store) = (self.client.clone(), self.store.clone());
-        let here = self.machine.clone();
+        let mover = self.clone();
         Box::pin(async move {
             match job.direction {
-                Direction::Pull => pull(&client, &store, here, job).await,
+                Direction::Pull => mover.pull(job).await,
                 Direction::Push => {
                     let Job { name, insecure, progress, cancel, .. } = job;
                     let options = TransferOptions { insecure, from: None };
-                    Ok(client.push(&store, &name, &options, progress, &cancel).await?)
+                    Ok(mover.client.push(&mover.store, &name, &options, progress, &cancel).await?)
                 }
             }
         })
     }
 }
 
-/// Chooses the variant where the name leaves it open, says which and why, and fetches it.
-async fn pull(
-    client: &Client,
-    store: &Store,
-    here: Monitor,
-    job: Job,
-) -> Result<(), TransferError> {
-    let Job { name, insecure, quant, progress, cancel, .. } = job;
-    let source = Source { client, name: &name, insecure };
-    let asked = Asked { quant, machine: Planned::Here(here), ask: Ask::default() };
-    let choice = tokio::select! {
-        biased;
-        () = cancel.cancelled() => return Err(ClientError::Cancelled.into()),
-        choice = source.choose(&asked) => choice?,
-    };
-    for line in &choice.lines {
-        progress(Progress::Note(line.clone()));
+impl RegistryMover {
+    /// Chooses the variant where the name leaves it open, says which and why, and fetches it.
+    async fn pull(&self, job: Job) -> Result<(), TransferError> {
+        let Job { name, insecure, quant, progress, cancel, .. } = job;
+        let source = Source { client: &self.client, name: &name, insecure };
+        let choose = async {
+            let asked = Asked::here(quant, &self.machine, &self.index).await;
+            source.choose(&asked).await
+        };
+        let choice = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(ClientError::Cancelled.into()),
+            choice = choose => choice?,
+        };
+        for line in &choice.lines {
+            progress(Progress::Note(line.clone()));
+        }
+        let options = TransferOptions { insecure, from: choice.from };
+        let pulled = self.client.pull(&self.store, &name, &options, progress, &cancel).await;
+        Ok(pulled.map(|_: StoredManifest| ())?)
     }
-    let Choice { from, .. } = choice;
-    let options = TransferOptions { insecure, from };
-    let pulled = client.pull(store, &name, &options, progress, &cancel).await;
-    Ok(pulled.map(|_: StoredManifest| ())?)
 }

@@ -15,6 +15,7 @@ use dsk_registry::{
 
 use crate::fit::{self, Ask, Candidate, Fit, Misfit};
 use crate::hardware::{Machine, Monitor};
+use crate::index::{Index, Seen};
 
 mod machine;
 mod plan;
@@ -42,6 +43,19 @@ pub(crate) struct Asked {
     pub(crate) machine: Planned,
     /// The context, and how it is kept.
     pub(crate) ask: Ask,
+}
+
+impl Asked {
+    /// For this machine, as models have run on it.
+    pub(crate) async fn here(quant: Option<String>, here: &Monitor, index: &Index) -> Asked {
+        let threads = here.machine().await.cpu.threads;
+        let seen = index.seen(threads).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "planning without what was seen of other models");
+            Seen::default()
+        });
+        let ask = Ask { calibration: seen.calibration, ..Ask::default() };
+        Asked { quant, machine: Planned::Here(here.clone()), ask }
+    }
 }
 
 /// The machine that is planned for.

@@ -126,9 +126,6 @@ pub struct Loaded {
     /// How keys and values are kept.
     #[serde(default)]
     pub kv: KvFormat,
-    /// How long it took to load, in seconds.
-    #[serde(default)]
-    pub load_seconds: f64,
     /// What it takes for other contexts, where the executor works by a plan.
     #[serde(default)]
     pub demand: Option<Demand>,
@@ -202,7 +199,6 @@ impl Engine {
         options: &LoadOptions,
         progress: &mut dyn FnMut(f32),
     ) -> Result<Engine, LoadError> {
-        let started = Instant::now();
         progress(0.0);
         let template = prompt::compile(options.template.as_deref())?;
         let (model, executor) =
@@ -210,7 +206,6 @@ impl Engine {
         let executor = executor?;
         let mut engine = Engine::start(Prompter::new(Arc::new(model), template), executor)?;
         engine.loaded.kv = options.kv;
-        engine.loaded.load_seconds = started.elapsed().as_secs_f64();
         progress(1.0);
         Ok(engine)
     }
@@ -285,7 +280,6 @@ fn describe(prompter: &Prompter, executor: &dyn Executor) -> Loaded {
         fill: prompter.can_fill(),
         executor: executor.name().to_owned(),
         kv: KvFormat::default(),
-        load_seconds: 0.0,
         demand: executor.demand().cloned(),
     }
 }

@@ -113,6 +113,10 @@ impl Attempted<'_> {
         self.attempt.candidate.file_bytes
     }
 
+    pub(super) fn tokenizer_bytes(&self) -> u64 {
+        self.attempt.candidate.demand.tokenizer
+    }
+
     /// What was seen of the model in RAM says nothing of it elsewhere.
     pub(super) fn measured(&self) -> Option<Measured> {
         self.attempt.candidate.measured.filter(|_| !self.uses_gpu())

@@ -36,15 +36,17 @@ const CORE_MULTIPLIES: &[(&str, f64)] = &[
 const CORE_MULTIPLIES_LEAST: f64 = 0.05e11;
 /// What a second thread of a core adds.
 const SMT_GAIN: f64 = 0.2;
-/// Bytes a second that one thread packs, and as many of them as help.
-const PACK_RATE: f64 = 0.7e9;
+/// Bytes of a file a second that one thread packs, and as many of them as help.
+const PACK_RATE: f64 = 2e9;
 const PACK_THREADS_MAX: usize = 8;
+/// Bytes of a tokenizer a second that are made, by one thread beside those that pack.
+const TOKENIZER_RATE: f64 = 120e6;
 /// Bytes a second to a GPU.
 const BUS_RATE: f64 = 10e9;
 /// Bytes a second of a disk that was not measured.
 const DISK_RATE: f64 = 1e9;
-/// Seconds of a load that do not depend on its size: process, tokenizer.
-const LOAD_SECONDS: f64 = 0.25;
+/// Seconds of a load that do not depend on its size: the process, its confinement.
+const START_SECONDS: f64 = 0.05;
 
 /// Where the figures come from, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -61,7 +63,8 @@ pub enum Basis {
 /// What to expect.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Speeds {
-    /// Seconds from the file to a model that answers.
+    /// Seconds from the file to a model that answers; once loads were seen here, for a file that the
+    /// system holds in memory, as it does after a pull or an earlier load.
     pub load_seconds: f64,
     /// Tokens of a prompt a second.
     pub prefill_tps: f64,
@@ -85,6 +88,18 @@ pub struct Measured {
     pub excess_bytes: u64,
 }
 
+impl Measured {
+    /// What is absent here is as `before`; the largest excess counts.
+    pub(crate) fn with(&self, before: &Measured) -> Measured {
+        Measured {
+            load_seconds: self.load_seconds.or(before.load_seconds),
+            prefill_tps: self.prefill_tps.or(before.prefill_tps),
+            decode_tps: self.decode_tps.or(before.decode_tps),
+            excess_bytes: self.excess_bytes.max(before.excess_bytes),
+        }
+    }
+}
+
 /// What this machine's CPU does, as the models that ran on it have shown. Absent is what is not known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
@@ -94,8 +109,8 @@ pub struct Calibration {
     pub layer_seconds: Option<f64>,
     /// Multiply-accumulates a second of prompts.
     pub multiply_rate: Option<f64>,
-    /// Bytes of a file a second that loads take in.
-    pub load_rate: Option<f64>,
+    /// How many times longer loads take than is estimated.
+    pub load_factor: Option<f64>,
 }
 
 /// A model that ran, for [`Calibration::of`].
@@ -109,6 +124,8 @@ pub struct Sample {
     pub parameters: u64,
     /// The size of its file.
     pub file_bytes: u64,
+    /// Bytes of its tokenizer.
+    pub tokenizer: u64,
     /// What was seen of it.
     pub measured: Measured,
 }
@@ -125,9 +142,9 @@ impl Sample {
 }
 
 impl Calibration {
-    /// The rates under which the samples come out best: by least squares over relative errors where there
-    /// are two unknowns, by the median where there is one.
-    pub fn of(samples: &[Sample]) -> Calibration {
+    /// The rates under which the samples, taken with so many threads, come out best: by least squares
+    /// over relative errors where there are two unknowns, by the median where there is one.
+    pub fn of(samples: &[Sample], threads: usize) -> Calibration {
         let samples: Vec<_> = samples.iter().copied().filter(Sample::makes_sense).collect();
         let samples = samples.as_slice();
         let (read_rate, layer_seconds) = match decode_line(samples) {
@@ -136,14 +153,13 @@ impl Calibration {
         };
         let multiply = |one: &Sample| Some(one.measured.prefill_tps? * one.parameters as f64);
         let load = |one: &Sample| {
-            let seconds = one.measured.load_seconds? - LOAD_SECONDS;
-            (seconds > 0.0).then(|| one.file_bytes as f64 / seconds)
+            Some(one.measured.load_seconds? / load_estimate(one.file_bytes, one.tokenizer, threads))
         };
         Calibration {
             read_rate,
             layer_seconds,
             multiply_rate: median(samples.iter().filter_map(multiply)),
-            load_rate: median(samples.iter().filter_map(load)),
+            load_factor: median(samples.iter().filter_map(load)),
         }
     }
 }
@@ -237,12 +253,26 @@ fn prefill(attempted: &Attempted<'_>, machine: &Machine, calibration: &Calibrati
 
 /// Seconds of a load.
 fn load(attempted: &Attempted<'_>, machine: &Machine, calibration: &Calibration) -> f64 {
+    let (file, tokenizer) = (attempted.file_bytes(), attempted.tokenizer_bytes());
+    let estimate = load_estimate(file, tokenizer, machine.cpu.threads);
+    match calibration.load_factor {
+        Some(factor) if !attempted.uses_gpu() => factor * estimate,
+        _ => estimate.max(file as f64 / read_from(attempted, machine)),
+    }
+}
+
+/// Seconds of a load from memory: the tokenizer is made while the other threads pack.
+fn load_estimate(file_bytes: u64, tokenizer: u64, threads: usize) -> f64 {
+    let tokens = tokenizer as f64 / TOKENIZER_RATE;
+    let work = tokens + file_bytes as f64 / PACK_RATE;
+    START_SECONDS + tokens.max(work / threads.clamp(1, PACK_THREADS_MAX) as f64)
+}
+
+/// Bytes a second that the weights come in where nothing of them is in memory yet.
+fn read_from(attempted: &Attempted<'_>, machine: &Machine) -> f64 {
     let disk =
         machine.disk.as_ref().and_then(|disk| disk.read_rate).map_or(DISK_RATE, |rate| rate as f64);
-    let threads = machine.cpu.threads.clamp(1, PACK_THREADS_MAX) as f64;
-    let cpu = calibration.load_rate.unwrap_or_else(|| disk.min(PACK_RATE * threads));
-    let rate = if attempted.uses_gpu() { disk.min(BUS_RATE) } else { cpu };
-    LOAD_SECONDS + attempted.file_bytes() as f64 / rate.max(1.0)
+    disk.min(if attempted.uses_gpu() { BUS_RATE } else { f64::INFINITY }).max(1.0)
 }
 
 fn ram_rate(machine: &Machine) -> f64 {
@@ -271,7 +301,7 @@ mod tests {
 
     fn sample(read: u64, layers: usize, decode_tps: f64) -> Sample {
         let measured = Measured { decode_tps: Some(decode_tps), ..Measured::default() };
-        Sample { read, layers, parameters: read * 2, file_bytes: read, measured }
+        Sample { read, layers, parameters: read * 2, file_bytes: read, tokenizer: 0, measured }
     }
 
     #[test]
@@ -283,20 +313,46 @@ mod tests {
             sample(900_000_000, 28, tps(9e8, 28.0)),
             sample(4_000_000_000, 28, tps(4e9, 28.0)),
         ];
-        let found = Calibration::of(&samples);
+        let found = Calibration::of(&samples, 2);
         assert!((found.read_rate.unwrap() / 20e9 - 1.0).abs() < 1e-6, "{found:?}");
         assert!((found.layer_seconds.unwrap() / 80e-6 - 1.0).abs() < 1e-6, "{found:?}");
         // One model tells the rate alone.
-        let one = Calibration::of(&samples[1..2]);
+        let one = Calibration::of(&samples[1..2], 2);
         assert_eq!(one.layer_seconds, None);
         assert!((one.read_rate.unwrap() / 20e9 - 1.0).abs() < 0.05, "{one:?}");
-        assert_eq!(Calibration::of(&[]), Calibration::default());
+        assert_eq!(Calibration::of(&[], 2), Calibration::default());
+    }
+
+    #[test]
+    fn loads_are_judged_by_weights_and_tokenizers_alike() {
+        // Seconds of second loads on a machine with two threads, by file and tokenizer.
+        let seen = [
+            (98 << 20, 11_200_000, 0.13),
+            (491_000_000, 35_000_000, 0.34),
+            (1_117_000_000, 35_000_000, 0.43),
+        ];
+        let sample = |(file_bytes, tokenizer, seconds): (u64, u64, f64)| Sample {
+            file_bytes,
+            tokenizer,
+            measured: Measured { load_seconds: Some(seconds), ..Measured::default() },
+            ..sample(1, 1, 1.0)
+        };
+        for (index, (file, tokenizer, seconds)) in seen.into_iter().enumerate() {
+            let others = seen.iter().enumerate().filter(|(other, _)| *other != index);
+            let others: Vec<_> = others.map(|(_, &one)| sample(one)).collect();
+            let factor = Calibration::of(&others, 2).load_factor.unwrap();
+            let error = factor * load_estimate(file, tokenizer, 2) / seconds - 1.0;
+            assert!(error.abs() < 0.2, "{file} bytes: {error}");
+        }
+        let slow = sample((491_000_000, 35_000_000, 3.4));
+        let slow = Calibration::of(&[slow], 2).load_factor.unwrap();
+        assert!((9.0..11.0).contains(&slow), "{slow}");
     }
 
     #[test]
     fn what_makes_no_sense_is_not_learned_from() {
         let nonsense = [sample(1000, 30, f64::INFINITY), sample(0, 0, 0.0), sample(1, 1, f64::NAN)];
-        let found = Calibration::of(&nonsense);
+        let found = Calibration::of(&nonsense, 2);
         assert_eq!((found.read_rate, found.layer_seconds), (None, None), "{found:?}");
     }
 }

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use super::IndexError;
 
 /// The version of the tables below, kept in SQLite's `user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// How long a statement waits for another process, such as a backup.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -66,6 +66,10 @@ fn connect(path: &Path) -> Result<Connection, IndexError> {
     if sound != "ok" || !(0..=VERSION).contains(&version) {
         let message = format!("version {version} of the tables, check: {sound}");
         return Err(corrupt(message).into());
+    }
+    if version == 1 {
+        // Its measurements lack what loads are judged by, and are soon made again.
+        connection.execute_batch("DROP TABLE IF EXISTS measurements")?;
     }
     connection.execute_batch(TABLES)?;
     connection.execute_batch(super::measurements::TABLE)?;

@@ -217,7 +217,6 @@ pub(crate) fn loaded(context_length: u32) -> Loaded {
         fill: false,
         executor: "script".to_owned(),
         kv: KvFormat::default(),
-        load_seconds: 0.1,
         demand: None,
     }
 }

@@ -165,6 +165,7 @@ impl Life {
             memory: Box::new(move || memory.memory()),
             footprint: Arc::new(|spec| model(spec.name.model()).footprint()),
             touched: Box::new(move |pid| touched.touched(pid)),
+            loaded: Box::new(|_, _, _| ()),
         };
         let scheduler = Scheduler::start(settings, Arc::new(machine.clone()));
         Arc::new(Life { scheduler, machine, tally: Default::default(), temper })

@@ -35,6 +35,7 @@ fn world(room: u64, change: impl FnOnce(&mut Settings)) -> World {
         pinned: Vec::new(),
         memory_reserve: Some(0),
         touched: Box::new(|_| None),
+        loaded: Box::new(|_, _, _| ()),
         max_loaded: None,
         max_queue: 16,
         context_length: None,

@@ -26,21 +26,23 @@ pub(crate) async fn fit(State(http): State<Arc<Http>>, request: Request) -> Nati
 }
 
 async fn answer(http: &Http, request: FitRequest) -> Result<FitResponse, ApiError> {
+    let ask = ask(&request)?;
     // What ran here says nothing of another machine.
-    let seen = match request.machine {
-        Some(_) => Seen::default(),
-        None => http.service.index.seen().await.map_err(|error| failure::of_index(&error))?,
+    let (machine, seen) = match request.machine {
+        Some(machine) => (Arc::new(machine_of(machine)?), Seen::default()),
+        None => {
+            let machine = http.service.machine.machine().await;
+            let seen = http.service.index.seen(machine.cpu.threads).await;
+            (machine, seen.map_err(|error| failure::of_index(&error))?)
+        }
     };
     let table = Table {
         store: &http.service.store,
         registry: &http.service.registry,
         insecure: request.insecure,
-        ask: Ask { calibration: seen.calibration, ..ask(&request)? },
+        ask: Ask { calibration: seen.calibration, ..ask },
         seen,
-        machine: match request.machine {
-            Some(machine) => Arc::new(machine_of(machine)?),
-            None => http.service.machine.machine().await,
-        },
+        machine,
     };
     let model = request.model.trim();
     let response = match (model, library::find(model).filter(|_| !model.contains(':'))) {

@@ -59,11 +59,13 @@ pub(crate) async fn push(State(http): State<Arc<Http>>, request: Request) -> Nat
 
 /// What a pull would fetch.
 async fn choice(http: &Http, name: &Name, body: PullRequest) -> Result<PullChoice, ApiError> {
-    let machine = match body.machine {
-        Some(machine) => Planned::Elsewhere(Arc::new(machine_of(machine)?)),
-        None => Planned::Here(http.service.machine.clone()),
+    let asked = match body.machine {
+        Some(machine) => {
+            let machine = Planned::Elsewhere(Arc::new(machine_of(machine)?));
+            Asked { quant: body.quant, machine, ask: Ask::default() }
+        }
+        None => Asked::here(body.quant, &http.service.machine, &http.service.index).await,
     };
-    let asked = Asked { quant: body.quant, machine, ask: Ask::default() };
     let source = Source { client: &http.service.registry, name, insecure: body.insecure };
     let choice = source.choose(&asked).await.map_err(|error| failure::of_variant(&error))?;
     // Where there is nothing to choose, the name must still lead somewhere.

@@ -114,6 +114,7 @@ impl Actor {
         slot.load_time = now - slot.began;
         slot.state = State::Ready(Arc::clone(&runner));
         self.means.loaded(slot.spec.digest, slot.bytes, slot.load_time);
+        (self.settings.loaded)(&slot.spec, runner.loaded(), slot.load_time);
         let id = slot.id;
         self.metrics.loaded(&slot.spec.name, slot.load_time, slot.bytes);
         self.watch(id, &runner);
