@@ -5,6 +5,7 @@
 
 mod auth;
 mod clock;
+mod download;
 mod endpoint;
 mod error;
 mod fetch;
@@ -23,7 +24,11 @@ pub use header::Header;
 pub use variants::{Hints, SourceVariant};
 
 use crate::{Descriptor, Digest, Name, Store, StoredManifest};
-use std::{fmt, sync::Once, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Once},
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -46,6 +51,8 @@ pub struct TransferOptions {
     pub insecure: bool,
     /// What to pull instead of the name's own tag; the model still gets the name.
     pub from: Option<Reference>,
+    /// Bytes per second that a pull may fetch, below the client's own limit; none for no other limit.
+    pub limit_rate: Option<u64>,
 }
 
 /// A manifest of a repository, as its registry files it.
@@ -81,6 +88,15 @@ pub struct Limits {
     pub backoff_max: Duration,
     /// The longest pause that a registry can ask for.
     pub retry_after_max: Duration,
+    /// Requests for bytes of blobs that a pull has running at once.
+    pub connections: usize,
+    /// The most bytes that one of them asks for. What has arrived and is not durable never exceeds this
+    /// for each connection, so neither does what a crash makes us fetch again.
+    pub range_bytes: u64,
+    /// The memory that a pull's bytes may take on their way to the disk and through the hash, in bytes.
+    pub memory_bytes: u64,
+    /// Bytes per second that all pulls of a client together may fetch; none for no limit.
+    pub rate: Option<u64>,
 }
 
 impl Default for Limits {
@@ -92,6 +108,10 @@ impl Default for Limits {
             backoff: Duration::from_millis(500),
             backoff_max: Duration::from_secs(10),
             retry_after_max: Duration::from_secs(60),
+            connections: 8,
+            range_bytes: 16 << 20,
+            memory_bytes: 96 << 20,
+            rate: None,
         }
     }
 }
@@ -100,7 +120,7 @@ impl Default for Limits {
 /// `PushingManifest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// What whoever began the transfer has to say of it; never the client's own.
+    /// What there is to say of the transfer: what was chosen and why, or why bytes are fetched again.
     Note(String),
     /// Asking the registry for the manifest.
     Manifest,
@@ -149,6 +169,8 @@ pub struct Client {
     /// For this machine, never through a proxy.
     local: reqwest::Client,
     limits: Limits,
+    /// Keeps all pulls together to the limit on their rate.
+    pace: Arc<download::rate::Pace>,
 }
 
 impl Client {
@@ -170,6 +192,7 @@ impl Client {
             registry: config.registry,
             remote: build(agent, &limits, reqwest::ClientBuilder::new)?,
             local: build(agent, &limits, || reqwest::ClientBuilder::new().no_proxy())?,
+            pace: Arc::new(download::rate::Pace::new(limits.rate)),
             limits,
         })
     }

@@ -12,6 +12,7 @@
 
 mod client;
 mod digest;
+mod extents;
 mod failpoints;
 #[cfg(test)]
 mod fixture;
@@ -33,6 +34,7 @@ pub use manifest::{
 };
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, Name, NameError};
 pub use quantization::quantization;
+use store::Partial;
 pub use store::{
     BadBlob, Checking, Collected, Garbage, GarbageKind, GcOptions, ImportMode, Ingest, ModelUsage,
     PartialBlob, Pin, Stamp, Store, StoreError, StoreLock, StoredManifest, Unfinished, Usage,

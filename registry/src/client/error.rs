@@ -65,16 +65,20 @@ pub enum ClientError {
 #[derive(Debug, thiserror::Error)]
 pub enum IntegrityError {
     /// A complete blob hashes to something else.
-    #[error("{expected} arrived with bytes that hash to {got}; they were thrown away")]
+    #[error("{host} sent {expected} with bytes that hash to {got}, twice; they were thrown away")]
     Digest {
+        /// The registry's host.
+        host: String,
         /// The digest that was asked for.
         expected: Digest,
         /// The digest of what came.
         got: Digest,
     },
     /// The registry sends more or fewer bytes than its manifest says.
-    #[error("{digest} has {expected} bytes in the manifest, but the registry sends {got}")]
+    #[error("{digest} has {expected} bytes in the manifest, but {host} sends {got}")]
     Size {
+        /// The registry's host.
+        host: String,
         /// The blob.
         digest: Digest,
         /// The manifest's size.
@@ -107,9 +111,6 @@ impl From<StoreError> for ClientError {
         match error {
             StoreError::NoSpace { path } => {
                 ClientError::NoSpace { path, needed: None, available: None }
-            }
-            StoreError::DigestMismatch { expected, got } => {
-                IntegrityError::Digest { expected, got }.into()
             }
             other => ClientError::Store(other),
         }

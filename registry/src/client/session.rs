@@ -5,16 +5,19 @@ use super::{
     auth::{self, Challenge},
     endpoint,
     error::chain,
-    retry::Failure,
-    retry::FailureKind,
+    retry::{self, Failure, FailureKind},
 };
 use crate::{Digest, Name, digest::excerpt};
 use bytes::Bytes;
 use reqwest::{
     Body, Method, RequestBuilder, Response, StatusCode,
-    header::{AUTHORIZATION, HeaderMap, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{AUTHORIZATION, HeaderMap, LOCATION, WWW_AUTHENTICATE},
 };
-use std::{sync::Mutex, sync::PoisonError, time::Duration};
+use std::{
+    sync::Mutex,
+    sync::PoisonError,
+    time::{Duration, SystemTime},
+};
 use url::Url;
 
 /// Redirects followed in a row.
@@ -246,7 +249,8 @@ impl<'a> Session<'a> {
                     host: self.host(),
                     reason: format!("it answers {status}"),
                 };
-                Failure { error, kind: FailureKind::Again(retry_after(response.headers())) }
+                let pause = retry::retry_after(response.headers(), SystemTime::now());
+                Failure { error, kind: FailureKind::Again(pause) }
             }
             _ => {
                 let body = self.body(response, ERROR_BYTES_MAX).await.ok().flatten();
@@ -270,10 +274,4 @@ impl<'a> Session<'a> {
             std::error::Error::source(error).map_or_else(|| "it broke off".to_owned(), chain);
         self.unreachable(cause)
     }
-}
-
-/// The pause that the registry asks for, in its simple form: seconds.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
 }
