@@ -315,7 +315,7 @@ impl Mover for RegistryMover {
                 Direction::Pull => mover.pull(job).await,
                 Direction::Push => {
                     let Job { name, insecure, progress, cancel, .. } = job;
-                    let options = TransferOptions { insecure, ..TransferOptions::default() };
+                    let options = TransferOptions { insecure, from: None };
                     Ok(mover.client.push(&mover.store, &name, &options, progress, &cancel).await?)
                 }
             }
@@ -340,8 +340,7 @@ impl RegistryMover {
         for line in &choice.lines {
             progress(Progress::Note(line.clone()));
         }
-        let from = choice.from;
-        let options = TransferOptions { insecure, from, ..TransferOptions::default() };
+        let options = TransferOptions { insecure, from: choice.from };
         let pulled = self.client.pull(&self.store, &name, &options, progress, &cancel).await;
         Ok(pulled.map(|_: StoredManifest| ())?)
     }

@@ -5,6 +5,7 @@ use crate::{Digest, Hasher, failpoints::step};
 use std::{
     fs::File,
     io::Read,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -48,7 +49,7 @@ impl Spool {
 
     /// Adds bytes at the end. After an error nothing counts as written, and the same bytes may come again.
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        durable::write_at(&self.file, &self.path, bytes, self.offset)?;
+        self.file.write_all_at(bytes, self.offset).map_err(|error| self.error(error))?;
         self.hasher.update(bytes);
         self.offset += bytes.len() as u64;
         step("blob-written");
@@ -57,7 +58,7 @@ impl Spool {
 
     /// Forgets every byte.
     pub(super) fn restart(&mut self) -> Result<(), StoreError> {
-        durable::set_len(&self.file, &self.path, 0)?;
+        self.file.set_len(0).map_err(|error| self.error(error))?;
         self.hasher = Hasher::new();
         self.offset = 0;
         Ok(())
@@ -72,8 +73,17 @@ impl Spool {
             return Err(StoreError::DigestMismatch { expected: *expected, got });
         }
         // A failed append may have left bytes past the end that the hash does not know.
-        durable::set_len(&self.file, &self.path, self.offset)?;
-        durable::publish(&self.file, &self.path, target)
+        self.file.set_len(self.offset).map_err(|error| self.error(error))?;
+        step("blob-verified");
+        durable::sync_file(&self.file, &self.path)?;
+        step("blob-synced");
+        durable::rename(&self.path, target)?;
+        step("blob-renamed");
+        if let Some(folder) = target.parent() {
+            durable::sync_folder(folder)?;
+        }
+        step("blob-published");
+        Ok(())
     }
 
     /// Deletes the file. Failing to is harmless: a prune takes it later.
