@@ -12,14 +12,13 @@ use std::{
     time::Duration,
 };
 
-use dsk_registry::{Keyring, Name, RegistryConfig};
+use dsk_registry::Name;
 use url::Url;
 
 use crate::{keep_alive::KeepAlive, runner::PATIENCE};
 
 pub mod host;
 mod parse;
-mod registries;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -85,8 +84,6 @@ keys! {
     Origins "origins" ["DSK_ORIGINS", "OLLAMA_ORIGINS"];
     /// The endpoint that serves names without a host.
     Registry "registry" ["DSK_REGISTRY"];
-    /// Hosts that may have addresses of this network, separated by commas.
-    PrivateHosts "private_hosts" ["DSK_PRIVATE_HOSTS"];
     /// How many models may be resident at once; 0 lets memory decide.
     MaxLoaded "max_loaded" ["DSK_MAX_LOADED", "OLLAMA_MAX_LOADED_MODELS"];
     /// Memory left to other programs: bytes such as `2GiB`; `auto` takes a share of the machine.
@@ -171,12 +168,6 @@ pub struct Config {
     pub origins: Vec<String>,
     /// The endpoint that serves names without a host instead of the public registry.
     pub registry: Option<Url>,
-    /// What is configured about single registries, by host.
-    pub registries: BTreeMap<String, RegistryConfig>,
-    /// Hosts that a registry may lead to although they are inside this network.
-    pub private_hosts: Vec<String>,
-    /// Where the credentials of the daemon's user are.
-    pub keyring: Keyring,
     /// How many models may be resident; `None` lets memory decide.
     pub max_loaded: Option<usize>,
     /// Bytes of memory left to other programs; `None` takes a share of the machine.
@@ -267,7 +258,6 @@ impl Config {
 /// The text of every setting that some layer sets, and what was wrong so far.
 struct Layers {
     found: BTreeMap<Key, (String, Origin)>,
-    registries: BTreeMap<String, RegistryConfig>,
     problems: Vec<ConfigProblem>,
     settings: Vec<Setting>,
     user_home: Option<PathBuf>,
@@ -275,13 +265,12 @@ struct Layers {
 
 impl Layers {
     fn read(overrides: &Overrides, env: &dyn Env, files: &Files) -> Layers {
-        let user_home = source::variable(env, "HOME").map(PathBuf::from);
-        let mut from_files = source::FromFiles::default();
+        let mut problems = Vec::new();
+        let mut found = BTreeMap::new();
         // The weakest layer first; a stronger one replaces what it sets.
         for path in [&files.system, &files.user].into_iter().flatten() {
-            from_files.read(path, user_home.as_deref());
+            found.extend(source::read_file(path, &mut problems));
         }
-        let source::FromFiles { settings: mut found, registries, problems } = from_files;
         for key in Key::ALL {
             for name in key.variables().iter().rev() {
                 if let Some(value) = source::variable(env, name) {
@@ -292,7 +281,8 @@ impl Layers {
         for (key, value) in &overrides.values {
             found.insert(*key, (value.clone(), Origin::Flag));
         }
-        Layers { found, registries, problems, settings: Vec::new(), user_home }
+        let user_home = source::variable(env, "HOME").map(PathBuf::from);
+        Layers { found, problems, settings: Vec::new(), user_home }
     }
 
     fn config(&mut self, env: &dyn Env) -> Config {
@@ -306,7 +296,6 @@ impl Layers {
         let pinned = self.parsed(Key::Pinned, "", names);
         let origins = self.parsed(Key::Origins, "", |text| Ok(list(text)));
         let registry = self.parsed(Key::Registry, "", registry);
-        let private_hosts = self.parsed(Key::PrivateHosts, "", |text| Ok(list(text)));
         let max_loaded = self.parsed(Key::MaxLoaded, "0", |text| number(text, LOADED_MAX));
         let reserve = self.parsed(Key::MemoryReserve, "auto", bytes);
         let queue = QUEUE_DEFAULT.to_string();
@@ -327,9 +316,6 @@ impl Layers {
             pinned: pinned.unwrap_or_default(),
             origins: origins.unwrap_or_default(),
             registry: registry.flatten(),
-            registries: std::mem::take(&mut self.registries),
-            private_hosts: private_hosts.unwrap_or_default(),
-            keyring: Keyring::of_user(|name| env.get(name)),
             max_loaded: max_loaded.filter(|limit| *limit > 0),
             memory_reserve: reserve.flatten(),
             max_queue: max_queue.unwrap_or(QUEUE_DEFAULT),

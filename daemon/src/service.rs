@@ -102,10 +102,7 @@ impl Service {
         let index = Index::open(&config.index_path())?;
         let client = Client::new(ClientConfig {
             registry: config.registry.clone(),
-            registries: config.registries.clone(),
-            private_hosts: config.private_hosts.clone(),
-            keyring: config.keyring.clone(),
-            ..ClientConfig::default()
+            user_agent: concat!("dsk/", env!("CARGO_PKG_VERSION")).to_owned(),
         })?;
         let metrics = Arc::<Metrics>::default();
         let machine = Monitor::new(store.root().to_owned());

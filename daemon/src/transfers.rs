@@ -315,7 +315,7 @@ impl Mover for RegistryMover {
                 Direction::Pull => mover.pull(job).await,
                 Direction::Push => {
                     let Job { name, insecure, progress, cancel, .. } = job;
-                    let options = TransferOptions { insecure, from: None };
+                    let options = TransferOptions { insecure, ..TransferOptions::default() };
                     Ok(mover.client.push(&mover.store, &name, &options, progress, &cancel).await?)
                 }
             }
@@ -340,7 +340,8 @@ impl RegistryMover {
         for line in &choice.lines {
             progress(Progress::Note(line.clone()));
         }
-        let options = TransferOptions { insecure, from: choice.from };
+        let from = choice.from;
+        let options = TransferOptions { insecure, from, ..TransferOptions::default() };
         let pulled = self.client.pull(&self.store, &name, &options, progress, &cancel).await;
         Ok(pulled.map(|_: StoredManifest| ())?)
     }

@@ -164,7 +164,7 @@ pub(crate) fn size(name: &Name) -> Option<&'static Size> {
 
 impl Source<'_> {
     fn options(&self, from: Option<Reference>) -> TransferOptions {
-        TransferOptions { insecure: self.insecure, from }
+        TransferOptions { insecure: self.insecure, from, ..TransferOptions::default() }
     }
 
     /// What one reference leads to.

@@ -8,11 +8,15 @@
 /// Every step, in the order in which a pull, then a removal, then a prune passes them.
 pub const FAILPOINTS: &[&str] = &[
     "blob-created",
+    "blob-journaled",
     "blob-written",
+    "range-synced",
+    "range-recorded",
     "blob-verified",
     "blob-synced",
     "blob-renamed",
     "blob-published",
+    "blob-forgotten",
     "manifest-written",
     "manifest-synced",
     "manifest-folders",

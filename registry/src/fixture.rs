@@ -48,3 +48,19 @@ pub(crate) fn put_model(store: &Store, text: &str, weights: &[u8]) -> StoredMani
     }
     store.put_manifest(&name(text), &manifest_of(weights).to_json()).unwrap()
 }
+
+/// The invariant of the store: a final name means the right bytes, a listed model has its blobs.
+pub(crate) fn assert_whole(store: &Store) {
+    for entry in std::fs::read_dir(store.root().join("blobs")).unwrap() {
+        let path = entry.unwrap().path();
+        let named = path.file_name().unwrap().to_str().unwrap().parse::<crate::Digest>();
+        if let Ok(named) = named {
+            assert_eq!(crate::Digest::of(&std::fs::read(&path).unwrap()), named);
+        }
+    }
+    for model in store.list().unwrap() {
+        for blob in model.manifest.blobs() {
+            assert_eq!(store.blob_size(&blob.digest).unwrap(), Some(blob.size));
+        }
+    }
+}

@@ -12,20 +12,20 @@
 
 mod client;
 mod digest;
+mod extents;
 mod failpoints;
 #[cfg(test)]
 mod fixture;
 mod manifest;
 mod name;
-pub mod oci_layout;
 mod pump;
 mod quantization;
 pub mod server;
 mod store;
 
 pub use client::{
-    Client, ClientConfig, ClientError, Header, Hints, IntegrityError, Keyring, Limits, Progress,
-    Proxy, Reference, RegistryConfig, SourceVariant, TransferOptions,
+    Client, ClientConfig, ClientError, Header, Hints, IntegrityError, Limits, Progress, Reference,
+    SourceVariant, TransferOptions,
 };
 pub use digest::{Digest, DigestError, Hasher};
 pub use failpoints::{FAILPOINTS, arm_failpoints};
@@ -34,6 +34,7 @@ pub use manifest::{
 };
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, Name, NameError};
 pub use quantization::quantization;
+use store::Partial;
 pub use store::{
     BadBlob, Checking, Collected, Garbage, GarbageKind, GcOptions, ImportMode, Ingest, ModelUsage,
     PartialBlob, Pin, Stamp, Store, StoreError, StoreLock, StoredManifest, Unfinished, Usage,

@@ -55,7 +55,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     join(spawn_blocking(work)).await
 }
 
-async fn join<T>(thread: JoinHandle<T>) -> T {
+pub(crate) async fn join<T>(thread: JoinHandle<T>) -> T {
     match thread.await {
         Ok(value) => value,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

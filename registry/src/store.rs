@@ -7,15 +7,19 @@
 
 mod adoption;
 mod blobs;
+#[cfg(test)]
+pub(crate) mod disk;
 mod durable;
 mod error;
 mod gc;
 mod import;
 mod ingest;
+mod journal;
 mod leases;
 mod links;
 mod lock;
 mod manifests;
+mod partial;
 mod paths;
 #[cfg(test)]
 mod races;
@@ -36,12 +40,14 @@ pub(crate) use ingest::Upload;
 pub use leases::Pin;
 pub use lock::StoreLock;
 pub use manifests::{Stamp, StoredManifest};
+pub(crate) use partial::Partial;
 pub(crate) use shelf::Place;
 pub use unfinished::{PartialBlob, Unfinished};
 pub use usage::{ModelUsage, Usage};
 pub use verify::{BadBlob, Checking, Verification};
 
 use crate::Digest;
+use journal::Journal;
 use paths::Paths;
 use std::{
     collections::{HashMap, HashSet},
@@ -68,6 +74,8 @@ struct Inner {
     manifests: Mutex<()>,
     /// Numbers temporary files.
     temporaries: AtomicU64,
+    /// Opened by the first transfer that needs it.
+    journal: Mutex<Option<Arc<Journal>>>,
 }
 
 impl Store {
@@ -90,6 +98,7 @@ impl Store {
             condemned: Mutex::default(),
             manifests: Mutex::default(),
             temporaries: AtomicU64::default(),
+            journal: Mutex::default(),
         }))
     }
 

@@ -84,7 +84,6 @@ mod tests {
             pinned            -                                   default
             origins           -                                   default
             registry          -                                   default
-            private_hosts     -                                   default
             max_loaded        0                                   default
             memory_reserve    auto                                default
             max_queue         512                                 default

@@ -20,31 +20,11 @@ pub enum ClientError {
         /// The last failure.
         reason: String,
     },
-    /// The registry wants credentials, which dsk does not have or which are not enough.
-    #[error("{host} does not allow this: {remedy}")]
+    /// The registry wants credentials, which dsk does not have.
+    #[error("{host} does not allow this without signing in")]
     Unauthorized {
         /// The registry's host.
         host: String,
-        /// What was shown, and what to do.
-        remedy: String,
-    },
-    /// A registry, or one that it leads to, is inside this network, and nobody has allowed that.
-    #[error("{}", inward(.host, .target, .address))]
-    PrivateAddress {
-        /// The registry's host.
-        host: String,
-        /// The host that it leads to, which may be itself.
-        target: String,
-        /// The address of that.
-        address: String,
-    },
-    /// A setting of the configuration that cannot be used.
-    #[error("{key}: {reason}")]
-    Setting {
-        /// The setting.
-        key: String,
-        /// What is wrong with it.
-        reason: String,
     },
     /// Plain HTTP to another machine.
     #[error("{host} would be spoken to over plain HTTP; allow it with --insecure")]
@@ -55,14 +35,6 @@ pub enum ClientError {
     /// What arrived is not what was asked for.
     #[error(transparent)]
     Integrity(#[from] IntegrityError),
-    /// The model is whole, and in a form that dsk does not take.
-    #[error("{name} cannot be used: {error}")]
-    Format {
-        /// The model.
-        name: String,
-        /// What it is instead.
-        error: ManifestError,
-    },
     /// The disk is too full for the model.
     #[error("no space left in {}{}", path.display(), shortfall(*needed, *available))]
     NoSpace {
@@ -93,16 +65,20 @@ pub enum ClientError {
 #[derive(Debug, thiserror::Error)]
 pub enum IntegrityError {
     /// A complete blob hashes to something else.
-    #[error("{expected} arrived with bytes that hash to {got}; they were thrown away")]
+    #[error("{host} sent {expected} with bytes that hash to {got}, twice; they were thrown away")]
     Digest {
+        /// The registry's host.
+        host: String,
         /// The digest that was asked for.
         expected: Digest,
         /// The digest of what came.
         got: Digest,
     },
     /// The registry sends more or fewer bytes than its manifest says.
-    #[error("{digest} has {expected} bytes in the manifest, but the registry sends {got}")]
+    #[error("{digest} has {expected} bytes in the manifest, but {host} sends {got}")]
     Size {
+        /// The registry's host.
+        host: String,
         /// The blob.
         digest: Digest,
         /// The manifest's size.
@@ -136,25 +112,9 @@ impl From<StoreError> for ClientError {
             StoreError::NoSpace { path } => {
                 ClientError::NoSpace { path, needed: None, available: None }
             }
-            StoreError::DigestMismatch { expected, got } => {
-                IntegrityError::Digest { expected, got }.into()
-            }
             other => ClientError::Store(other),
         }
     }
-}
-
-fn inward(host: &str, target: &str, address: &str) -> String {
-    if host == target {
-        return format!(
-            "{host} is inside this network ({address}); if that is right, allow it with a table \
-             [registries.\"{host}\"] in the configuration"
-        );
-    }
-    format!(
-        "{host} leads to {target}, which is inside this network ({address}); if that is right, add \
-         it to private_hosts in the configuration"
-    )
 }
 
 fn shortfall(needed: Option<u64>, available: Option<u64>) -> String {

@@ -2,7 +2,7 @@
 
 use super::{
     ClientError, IntegrityError,
-    fetch::content_range,
+    download::source::content_range,
     retry::{Failure, Retry},
     session::Session,
 };
@@ -95,7 +95,8 @@ impl Read<'_> {
             part.ok_or_else(|| self.wrong("a part without a readable Content-Range"))?;
         if let Some(got) = total.filter(|total| *total != self.blob.size) {
             let (digest, expected) = (self.blob.digest, self.blob.size);
-            return Err(IntegrityError::Size { digest, expected, got }.into());
+            let host = self.session.host();
+            return Err(IntegrityError::Size { host, digest, expected, got }.into());
         }
         if first != asked || last > until {
             return Err(self.wrong("another part than the one asked for"));

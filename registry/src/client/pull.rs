@@ -1,11 +1,15 @@
 //! A pull: manifest, blobs, name; then the blobs that only the old manifest needed.
 
 use super::{
-    Client, ClientError, Progress, Reference, Report, TransferOptions, fetch::Fetch, manifest,
+    Client, ClientError, Progress, Reference, Report, TransferOptions,
+    download::{Budget, rate::Pace},
+    fetch::Fetch,
+    manifest,
     session::Session,
 };
 use crate::{Descriptor, Digest, Name, Store, StoredManifest, pump::blocking};
-use std::collections::BTreeSet;
+use futures_util::{FutureExt, TryStreamExt, future::BoxFuture, stream};
+use std::{collections::BTreeSet, sync::Arc};
 
 pub(super) async fn run(
     client: &Client,
@@ -25,9 +29,9 @@ pub(super) async fn run(
     // What is fetched is kept, shown and resumed from now on, should this end before its time.
     let (noted, of, note) = (store.clone(), name.clone(), bytes.clone());
     blocking(move || noted.note_pull(&of, &note)).await?;
-    for blob in &blobs {
-        Fetch { session: &session, store, blob, report }.run().await?;
-    }
+    let pace = Arc::new(Pace::new(options.limit_rate));
+    let budget = Arc::new(Budget::new(&client.limits, [Arc::clone(&client.pace), pace]));
+    fetch_all(&session, store, &blobs, &budget, report).await?;
     report(Progress::WritingManifest);
     let (stored, unused) = publish(store, name, bytes).await?;
     if !unused.is_empty() {
@@ -37,6 +41,23 @@ pub(super) async fn run(
     }
     report(Progress::Success);
     Ok(stored)
+}
+
+/// Fetches the blobs side by side, as many as there are connections for; the first error ends all.
+async fn fetch_all(
+    session: &Session<'_>,
+    store: &Store,
+    blobs: &[Descriptor],
+    budget: &Arc<Budget>,
+    report: Report<'_>,
+) -> Result<(), ClientError> {
+    let fetches: Vec<_> =
+        blobs.iter().map(|blob| Fetch { session, store, blob, budget, report }).collect();
+    // Boxed and collected first: the stream then holds no closure whose lifetimes must be inferred.
+    let runs: Vec<Result<BoxFuture<'_, _>, ClientError>> =
+        fetches.iter().map(|fetch| Ok(fetch.run().boxed())).collect();
+    let running = stream::iter(runs);
+    running.try_buffer_unordered(session.limits().connections.max(1)).try_collect().await
 }
 
 /// Fails before the first byte when the disk cannot take the last one.

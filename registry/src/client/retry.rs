@@ -1,9 +1,10 @@
 //! Which failures may pass, and how long to wait for that.
 
 use super::{ClientError, Limits};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 use std::{
     hash::{BuildHasher, RandomState},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 /// One failed try.
@@ -22,6 +23,8 @@ pub(super) enum FailureKind {
     Again(Option<Duration>),
     /// Trying again without a range, from the first byte.
     Over,
+    /// Trying again from the first byte: the source has another version now.
+    Changed,
 }
 
 impl Failure {
@@ -64,7 +67,7 @@ impl<'a> Retry<'a> {
             FailureKind::Fatal => return Err(failure.error),
             _ if self.failures >= self.limits.attempts => return Err(failure.error),
             FailureKind::Again(asked) => asked,
-            FailureKind::Over => None,
+            FailureKind::Over | FailureKind::Changed => None,
         };
         let pause = self.delay(asked, RandomState::new().hash_one(self.failures));
         tracing::debug!(error = %failure.error, ?pause, "trying again");
@@ -83,9 +86,34 @@ impl<'a> Retry<'a> {
     }
 }
 
+/// The pause that an answer asks for: in seconds, or until a time.
+pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(text).ok()?;
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_is_asked_for_in_seconds_or_until_a_time() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let asked = |text: &str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
+            retry_after(&headers, now).map(|pause| pause.as_secs())
+        };
+        assert_eq!(asked(" 7 "), Some(7));
+        assert_eq!(asked("Sun, 06 Nov 1994 08:50:07 GMT"), Some(30));
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:07 GMT"), Some(0), "long ago is now");
+        for bad in ["soon", "-1", "1.5", ""] {
+            assert_eq!(asked(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn pauses_double_are_capped_and_jittered() {

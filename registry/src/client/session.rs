@@ -1,21 +1,22 @@
-//! One transfer's talk with one registry and its mirrors: redirects, time limits, and what a status means.
+//! One transfer's talk with one registry: redirects, tokens, time limits, and what a status means.
 
 use super::{
-    Client, ClientError, Limits, TransferOptions, address, endpoint,
+    Client, ClientError, Limits, TransferOptions,
+    auth::{self, Challenge},
+    endpoint,
     error::chain,
-    retry::Failure,
-    retry::FailureKind,
-    sign_in::{self, SignIn},
+    retry::{self, Failure, FailureKind},
 };
 use crate::{Digest, Name, digest::excerpt};
 use bytes::Bytes;
 use reqwest::{
     Body, Method, RequestBuilder, Response, StatusCode,
-    header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER},
+    header::{AUTHORIZATION, HeaderMap, LOCATION, WWW_AUTHENTICATE},
 };
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
+    sync::Mutex,
+    sync::PoisonError,
+    time::{Duration, SystemTime},
 };
 use url::Url;
 
@@ -35,111 +36,61 @@ pub(super) struct Call<'a> {
     pub(super) timeout: Option<Duration>,
 }
 
-/// What a session is for; a registry asks who we are by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Pull,
-    Push,
-}
-
 /// The registry of one name.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
     client: &'a Client,
     pub(super) name: &'a Name,
-    /// The mirrors in their order, and last the registry itself.
-    origins: Vec<Origin<'a>>,
-    /// The first of them that is still believed in.
-    current: AtomicUsize,
-}
-
-/// One server that has the name's repository.
-#[derive(Debug)]
-pub(super) struct Origin<'a> {
-    pub(super) base: Url,
-    pub(super) route: &'a super::registries::Route,
-    /// Plain HTTP is allowed.
-    pub(super) insecure: bool,
-    pub(super) sign_in: SignIn,
+    base: Url,
+    insecure: bool,
+    /// The anonymous token, once the registry has asked for one.
+    token: Mutex<Option<String>>,
 }
 
 impl<'a> Session<'a> {
-    /// Finds out under which URL the registry is, for a pull.
+    /// Finds out under which URL the registry is.
     pub(super) async fn open(
         client: &'a Client,
         name: &'a Name,
         options: &TransferOptions,
     ) -> Result<Session<'a>, ClientError> {
-        let mut origins = Vec::new();
-        for mirror in &client.registries.of(name.host()).config.mirrors {
-            origins.push(Origin::new(client, name, mirror.clone(), false, Purpose::Pull));
-        }
-        Session::with(client, name, options, Purpose::Pull, origins).await
-    }
-
-    /// The same for a push, which no mirror takes.
-    pub(super) async fn open_to_push(
-        client: &'a Client,
-        name: &'a Name,
-        options: &TransferOptions,
-    ) -> Result<Session<'a>, ClientError> {
-        Session::with(client, name, options, Purpose::Push, Vec::new()).await
-    }
-
-    async fn with(
-        client: &'a Client,
-        name: &'a Name,
-        options: &TransferOptions,
-        purpose: Purpose,
-        mut origins: Vec<Origin<'a>>,
-    ) -> Result<Session<'a>, ClientError> {
-        let registry = client.registry.as_ref();
-        let route = client.route_of(name);
-        let insecure = options.insecure || route.config.insecure;
-        let urls = endpoint::candidates(registry, name, insecure, &route.guard)?;
+        let urls = endpoint::candidates(client.registry.as_ref(), name, options.insecure)?;
         let [first, others @ ..] = urls.as_slice() else {
             let reason = "its name gives no address".to_owned();
             return Err(ClientError::Unreachable { host: name.host().to_owned(), reason });
         };
-        let origin = |base: &Url| Origin::new(client, name, base.clone(), insecure, purpose);
-        let mut own = origin(first);
+        let session = |base: &Url| Session {
+            client,
+            name,
+            base: base.clone(),
+            insecure: options.insecure,
+            token: Mutex::default(),
+        };
         for other in others {
-            let probe = Session { client, name, origins: vec![own], current: AtomicUsize::new(0) };
             // Any answer at all will do: this only asks whether someone speaks TLS there.
-            own = if probe.send(&probe.get(first.clone())).await.is_err() {
+            if session(first).send(&session(first).get(first.clone())).await.is_err() {
                 tracing::warn!(host = name.host(), "no https there, going on with plain http");
-                origin(other)
-            } else {
-                origin(first)
-            };
+                return Ok(session(other));
+            }
         }
-        origins.push(own);
-        Ok(Session { client, name, origins, current: AtomicUsize::new(0) })
+        Ok(session(first))
     }
 
     pub(super) fn limits(&self) -> &'a Limits {
         &self.client.limits
     }
 
-    /// Where the name's repository is believed to be.
-    fn origin(&self) -> &Origin<'a> {
-        let at = self.current.load(Ordering::Relaxed).min(self.origins.len() - 1);
-        &self.origins[at]
+    pub(super) fn insecure(&self) -> bool {
+        self.insecure
     }
 
     pub(super) fn host(&self) -> String {
-        endpoint::host_of(&self.origin().base)
-    }
-
-    /// Whether the registry may send us on to `to`.
-    pub(super) fn check_redirect(&self, from: &Url, to: &Url) -> Result<(), ClientError> {
-        let origin = self.origin();
-        endpoint::check_redirect(from, to, origin.insecure, &origin.route.guard)
+        endpoint::host_of(&self.base)
     }
 
     /// The URL of a resource of the repository, such as `manifests/latest`.
     pub(super) fn url(&self, resource: &str) -> Url {
-        let mut url = self.origin().base.clone();
+        let mut url = self.base.clone();
         let prefix = url.path().trim_end_matches('/').to_owned();
         let (namespace, model) = (self.name.namespace(), self.name.model());
         url.set_path(&format!("{prefix}/v2/{namespace}/{model}/{resource}"));
@@ -159,61 +110,37 @@ impl<'a> Session<'a> {
         Call { method, url, headers: HeaderMap::new(), body: None, timeout }
     }
 
-    /// Sends a request and follows redirects; any status that is none comes back. What a mirror does not
-    /// give is asked of the next one, and of the registry itself in the end.
+    /// Sends a request and follows redirects; any status that is none comes back.
     pub(super) async fn send(&self, call: &Call<'_>) -> Result<Response, Failure> {
-        let own = |origin: &&Origin<'_>| origin.is_own(&call.url);
-        let at = self.origins.iter().position(|origin| own(&origin));
-        let (mut at, mut url) = (at.unwrap_or(self.origins.len() - 1), call.url.clone());
+        let (mut url, mut redirects, mut challenged) = (call.url.clone(), 0, false);
         loop {
-            let origin = &self.origins[at];
-            let sent = self.send_to(origin, call, &url).await;
-            let failed = sent.as_ref().map_or(true, |response| !is_answer(response.status()));
-            match self.origins.get(at + 1).and_then(|next| origin.moved(&url, next)) {
-                Some(next) if failed => url = next,
-                _ => return sent,
-            }
-            at += 1;
-            self.current.fetch_max(at, Ordering::Relaxed);
-            tracing::warn!(mirror = %origin.base, name = %self.name, "the mirror does not have it");
-        }
-    }
-
-    async fn send_to(
-        &self,
-        origin: &Origin<'a>,
-        call: &Call<'_>,
-        url: &Url,
-    ) -> Result<Response, Failure> {
-        let (mut url, mut redirects, mut refusals) = (url.clone(), 0, 0);
-        loop {
-            let shown = origin.sign_in.header_for(origin, &url);
-            let response = self.send_once(origin, call, &url, shown.as_ref()).await?;
+            let response = self.send_once(call, &url).await?;
             match response.status() {
-                StatusCode::UNAUTHORIZED if origin.is_own(&url) => {
-                    sign_in::answer(self, origin, &response, shown, refusals).await?;
-                    refusals += 1;
+                StatusCode::UNAUTHORIZED if !challenged && self.is_own(&url) => {
+                    challenged = true;
+                    self.authenticate(&response).await?;
                 }
                 status if status.is_redirection() && status != StatusCode::NOT_MODIFIED => {
                     redirects += 1;
-                    url = self.redirected(origin, call, &url, &response, redirects)?;
+                    url = self.redirected(call, &url, &response, redirects)?;
                 }
                 _ => return Ok(response),
             }
         }
     }
 
-    async fn send_once(
-        &self,
-        origin: &Origin<'_>,
-        call: &Call<'_>,
-        url: &Url,
-        shown: Option<&HeaderValue>,
-    ) -> Result<Response, Failure> {
-        let mut request = origin.route.http(url).request(call.method.clone(), url.clone());
+    /// The same origin as the registry: nobody else gets the token.
+    fn is_own(&self, url: &Url) -> bool {
+        url.origin() == self.base.origin()
+    }
+
+    async fn send_once(&self, call: &Call<'_>, url: &Url) -> Result<Response, Failure> {
+        let mut request = self.http(url).request(call.method.clone(), url.clone());
         request = request.headers(call.headers.clone());
-        if let Some(shown) = shown {
-            request = request.header(AUTHORIZATION, shown.clone());
+        if self.is_own(url)
+            && let Some(token) = self.token()
+        {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
         if let Some(body) = call.body {
             request = request.body(body());
@@ -221,8 +148,11 @@ impl<'a> Session<'a> {
         self.timed(request, call.timeout).await
     }
 
-    /// Sends one request as it is, without redirects and without signing in.
-    pub(super) async fn timed(
+    fn http(&self, url: &Url) -> &'a reqwest::Client {
+        if endpoint::is_loopback(url) { &self.client.local } else { &self.client.remote }
+    }
+
+    async fn timed(
         &self,
         request: RequestBuilder,
         timeout: Option<Duration>,
@@ -238,7 +168,6 @@ impl<'a> Session<'a> {
 
     fn redirected(
         &self,
-        origin: &Origin<'_>,
         call: &Call<'_>,
         from: &Url,
         response: &Response,
@@ -258,8 +187,29 @@ impl<'a> Session<'a> {
         let to = location.and_then(|location| from.join(location).ok());
         let to =
             to.ok_or_else(|| self.protocol(format!("{status} without a Location to go to")))?;
-        endpoint::check_redirect(from, &to, origin.insecure, &origin.route.guard)?;
+        endpoint::check_redirect(from, &to, self.insecure)?;
         Ok(to)
+    }
+
+    /// Gets an anonymous token as the 401 asks; the caller then tries again.
+    async fn authenticate(&self, refused: &Response) -> Result<(), Failure> {
+        let unauthorized = || ClientError::Unauthorized { host: self.host() };
+        let header = refused.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
+        let challenge = header.and_then(Challenge::parse).ok_or_else(unauthorized)?;
+        let url = challenge.token_url(&self.base).ok_or_else(unauthorized)?;
+        let request = self.http(&url).get(url);
+        let response = self.timed(request, Some(self.limits().stall)).await?;
+        if !response.status().is_success() {
+            return Err(unauthorized().into());
+        }
+        let answer = self.body(response, auth::ANSWER_BYTES_MAX).await?;
+        let token = answer.as_deref().and_then(auth::token_in).ok_or_else(unauthorized)?;
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        Ok(())
+    }
+
+    fn token(&self) -> Option<String> {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads a small body whole; None when it is larger than `max` bytes.
@@ -292,14 +242,15 @@ impl<'a> Session<'a> {
     pub(super) async fn refused(&self, response: Response) -> Failure {
         let status = response.status();
         match status.as_u16() {
-            401 | 403 => sign_in::refused(self.origin()).into(),
+            401 | 403 => ClientError::Unauthorized { host: self.host() }.into(),
             404 => ClientError::NotFound { name: self.name.to_string() }.into(),
             408 | 429 | 500 | 502 | 503 | 504 => {
                 let error = ClientError::Unreachable {
                     host: self.host(),
                     reason: format!("it answers {status}"),
                 };
-                Failure { error, kind: FailureKind::Again(retry_after(response.headers())) }
+                let pause = retry::retry_after(response.headers(), SystemTime::now());
+                Failure { error, kind: FailureKind::Again(pause) }
             }
             _ => {
                 let body = self.body(response, ERROR_BYTES_MAX).await.ok().flatten();
@@ -319,68 +270,8 @@ impl<'a> Session<'a> {
 
     /// A connection that did not come about, or broke. The URL is left out: it may be a signed one.
     fn broken(&self, error: &reqwest::Error) -> Failure {
-        if let Some(refused) = refused_address(error) {
-            let address::Refused { host, address } = refused;
-            let own = self.origin().base.host_str() == Some(host);
-            let target = if own { self.host() } else { host.clone() };
-            let address = address.to_string();
-            return ClientError::PrivateAddress { host: self.host(), target, address }.into();
-        }
         let cause =
             std::error::Error::source(error).map_or_else(|| "it broke off".to_owned(), chain);
         self.unreachable(cause)
     }
-}
-
-/// The guard's refusal, if it is among the causes.
-fn refused_address(error: &reqwest::Error) -> Option<&address::Refused> {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(refused) = error.downcast_ref() {
-            return Some(refused);
-        }
-        cause = error.source();
-    }
-    None
-}
-
-impl<'a> Origin<'a> {
-    pub(super) fn new(
-        client: &'a Client,
-        name: &Name,
-        base: Url,
-        insecure: bool,
-        purpose: Purpose,
-    ) -> Origin<'a> {
-        let route = client.registries.of(&endpoint::host_of(&base));
-        let insecure = insecure || route.config.insecure;
-        let sign_in = SignIn::new(client, &base, name, purpose);
-        Origin { base, route, insecure, sign_in }
-    }
-
-    /// The same origin as the server: nobody else gets what it gave us, or what is meant for it.
-    pub(super) fn is_own(&self, url: &Url) -> bool {
-        url.origin() == self.base.origin()
-    }
-
-    /// The URL of the same resource at `next`.
-    fn moved(&self, url: &Url, next: &Origin<'_>) -> Option<Url> {
-        let resource = url.path().strip_prefix(self.base.path().trim_end_matches('/'))?;
-        let mut moved = next.base.clone();
-        moved.set_path(&format!("{}{resource}", moved.path().trim_end_matches('/')));
-        moved.set_query(url.query());
-        self.is_own(url).then_some(moved)
-    }
-}
-
-/// Whether a mirror has answered for the registry: what it gave, or that the bytes end earlier.
-fn is_answer(status: StatusCode) -> bool {
-    status.is_success()
-        || matches!(status, StatusCode::NOT_MODIFIED | StatusCode::RANGE_NOT_SATISFIABLE)
-}
-
-/// The pause that the registry asks for, in its simple form: seconds.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
 }

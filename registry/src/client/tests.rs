@@ -1,12 +1,11 @@
 //! The client against the embedded registry, and against one that does everything wrong.
 
 mod embedded;
-mod formats;
+mod faults;
 mod header;
 mod hostile;
+mod power;
 mod script;
-mod sign_in;
-mod sources;
 mod variants;
 
 use super::*;
@@ -21,13 +20,18 @@ fn quick() -> Limits {
         backoff: Duration::from_millis(2),
         backoff_max: Duration::from_millis(10),
         retry_after_max: Duration::from_millis(50),
+        ..Limits::default()
     }
 }
 
 /// A client whose default host is served at `registry`.
 fn client(registry: &str) -> Client {
+    client_with(registry, quick())
+}
+
+fn client_with(registry: &str, limits: Limits) -> Client {
     let registry = Some(Url::parse(registry).unwrap());
-    Client::with_limits(ClientConfig { registry, ..ClientConfig::default() }, quick()).unwrap()
+    Client::with_limits(ClientConfig { registry, user_agent: String::new() }, limits).unwrap()
 }
 
 /// A pull without options, progress or cancellation.
@@ -54,6 +58,16 @@ impl Seen {
         let mut kinds: Vec<String> = seen.iter().map(kind).collect();
         kinds.dedup();
         kinds.join(" ")
+    }
+
+    /// What was said in words.
+    fn notes(&self) -> String {
+        let seen = self.0.lock().unwrap();
+        let notes = seen.iter().filter_map(|progress| match progress {
+            Progress::Note(text) => Some(text.as_str()),
+            _ => None,
+        });
+        notes.collect::<Vec<_>>().join("\n")
     }
 
     /// The first report about bytes of a blob.

@@ -3,6 +3,9 @@
 use super::{Store, StoreError, durable, guard, spool::Spool};
 use crate::Digest;
 
+/// What stat(2) counts a file's space in, whatever the file system.
+const STAT_BLOCK_BYTES: u64 = 512;
+
 /// A blob that is arriving. Dropping it keeps the partial file for a later resume.
 #[derive(Debug)]
 pub struct Ingest {
@@ -12,13 +15,13 @@ pub struct Ingest {
 
 /// The right to write one digest's partial file, one holder in a process at a time.
 #[derive(Debug)]
-struct Claim {
-    store: Store,
-    digest: Digest,
+pub(super) struct Claim {
+    pub(super) store: Store,
+    pub(super) digest: Digest,
 }
 
 impl Claim {
-    fn new(store: &Store, digest: &Digest) -> Result<Claim, StoreError> {
+    pub(super) fn new(store: &Store, digest: &Digest) -> Result<Claim, StoreError> {
         if guard(&store.0.writers).insert(*digest) {
             Ok(Claim { store: store.clone(), digest: *digest })
         } else {
@@ -40,18 +43,36 @@ impl Store {
         self.check_writable()?;
         let claim = Claim::new(self, digest)?;
         self.drop_foreign_partial(digest)?;
+        self.drop_holes(digest)?;
         let spool = Spool::open(self.paths().partial(digest))?;
         Ok(Ingest { spool, claim })
     }
 
-    /// The bytes that an ingest of the blob has on disk, running or not.
+    /// The bytes that a partial file of the blob takes on the disk, its holes left out.
     pub fn partial_size(&self, digest: &Digest) -> u64 {
-        std::fs::metadata(self.paths().partial(digest)).map_or(0, |metadata| metadata.len())
+        use std::os::unix::fs::MetadataExt;
+        let there = |file: std::fs::Metadata| file.len().min(file.blocks() * STAT_BLOCK_BYTES);
+        std::fs::metadata(self.paths().partial(digest)).map_or(0, there)
+    }
+
+    /// Cuts a partial file with holes off at the first one: an ingest only adds at the end.
+    fn drop_holes(&self, digest: &Digest) -> Result<(), StoreError> {
+        if !self.paths().journal().exists() {
+            return Ok(());
+        }
+        let journal = self.journal()?;
+        let Some(entry) = journal.load(digest)? else { return Ok(()) };
+        let path = self.paths().partial(digest);
+        if path.exists() {
+            let file = durable::open_own(&path)?;
+            durable::set_len(&file, &path, entry.durable.covered_until(0).unwrap_or(0))?;
+        }
+        journal.forget(digest)
     }
 
     /// Ollama's partial files have holes, and a journal that says where. We cannot resume one, and
     /// writing into it would make the journal lie; so both go.
-    fn drop_foreign_partial(&self, digest: &Digest) -> Result<(), StoreError> {
+    pub(super) fn drop_foreign_partial(&self, digest: &Digest) -> Result<(), StoreError> {
         let mut number = 0;
         while durable::remove(&self.paths().foreign_journal(digest, number))? {
             durable::remove(&self.paths().partial(digest))?;

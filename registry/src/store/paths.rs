@@ -3,9 +3,11 @@
 //! ```text
 //! <root>/
 //!   dsk.lock                                   the owner's lock; its process id as text
+//!   dsk-transfers.db                           what is durable of the partial files (SQLite; also -wal, -shm)
 //!   blobs/
 //!     sha256-<64 hex>                          a blob; its bytes hash to its name, always
-//!     sha256-<64 hex>-partial                  the first bytes of a blob that is still arriving
+//!     sha256-<64 hex>-partial                  a blob that is still arriving: its first bytes, or with holes
+//!                                              that dsk-transfers.db knows of
 //!     sha256-<64 hex>-partial-<n>              (Ollama's) its journal of a partial file with holes
 //!     sha256:<64 hex>                          (old Ollama's) a blob; read and removed, never made
 //!     dsk-<process id>-<n>.tmp                 bytes whose digest is not known or not checked yet
@@ -74,6 +76,10 @@ impl Paths {
 
     pub(super) fn lock(&self) -> PathBuf {
         self.lock.clone()
+    }
+
+    pub(super) fn journal(&self) -> PathBuf {
+        self.root.join("dsk-transfers.db")
     }
 
     pub(super) fn blobs(&self) -> PathBuf {

@@ -5,7 +5,6 @@ use crate::{Digest, Hasher, failpoints::step};
 use std::{
     fs::File,
     io::Read,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -49,7 +48,7 @@ impl Spool {
 
     /// Adds bytes at the end. After an error nothing counts as written, and the same bytes may come again.
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.file.write_all_at(bytes, self.offset).map_err(|error| self.error(error))?;
+        durable::write_at(&self.file, &self.path, bytes, self.offset)?;
         self.hasher.update(bytes);
         self.offset += bytes.len() as u64;
         step("blob-written");
@@ -58,7 +57,7 @@ impl Spool {
 
     /// Forgets every byte.
     pub(super) fn restart(&mut self) -> Result<(), StoreError> {
-        self.file.set_len(0).map_err(|error| self.error(error))?;
+        durable::set_len(&self.file, &self.path, 0)?;
         self.hasher = Hasher::new();
         self.offset = 0;
         Ok(())
@@ -73,17 +72,8 @@ impl Spool {
             return Err(StoreError::DigestMismatch { expected: *expected, got });
         }
         // A failed append may have left bytes past the end that the hash does not know.
-        self.file.set_len(self.offset).map_err(|error| self.error(error))?;
-        step("blob-verified");
-        durable::sync_file(&self.file, &self.path)?;
-        step("blob-synced");
-        durable::rename(&self.path, target)?;
-        step("blob-renamed");
-        if let Some(folder) = target.parent() {
-            durable::sync_folder(folder)?;
-        }
-        step("blob-published");
-        Ok(())
+        durable::set_len(&self.file, &self.path, self.offset)?;
+        durable::publish(&self.file, &self.path, target)
     }
 
     /// Deletes the file. Failing to is harmless: a prune takes it later.

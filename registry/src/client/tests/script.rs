@@ -1,26 +1,30 @@
 //! A registry that answers every request as a test says, byte for byte.
 
 use crate::{Digest, Manifest, fixture};
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 
 /// One answer.
-#[derive(Clone)]
 pub(super) struct Reply {
     head: String,
     body: Vec<u8>,
     /// Keeps the connection open and silent after the body.
     stalls: bool,
+    /// Sends one byte at a time, this far apart.
+    drips: Option<Duration>,
 }
 
 impl Reply {
     /// A head without a Content-Length: the end of the connection ends the body.
     pub(super) fn raw(status: &str, headers: &str, body: &[u8]) -> Reply {
         let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n");
-        Reply { head, body: body.to_vec(), stalls: false }
+        Reply { head, body: body.to_vec(), stalls: false, drips: None }
     }
 
     /// A well-formed answer.
@@ -35,9 +39,35 @@ impl Reply {
         Reply::new("206 Partial Content", &headers, &bytes[first..])
     }
 
+    /// What a good server answers about a blob: the range that is asked for, or all of it.
+    pub(super) fn ranged(bytes: &[u8], asked: &Asked) -> Reply {
+        let Some((first, last)) = asked.range() else { return Reply::new("200 OK", "", bytes) };
+        let headers = format!("Content-Range: bytes {first}-{last}/{}\r\n", bytes.len());
+        Reply::new("206 Partial Content", &headers, &bytes[first..=last])
+    }
+
     /// Cut off after `count` bytes of the body, though the head promises all.
     pub(super) fn cut(mut self, count: usize) -> Reply {
         self.body.truncate(count);
+        self
+    }
+
+    /// With one more header.
+    pub(super) fn with(mut self, header: &str) -> Reply {
+        let end = self.head.len() - 2;
+        self.head.insert_str(end, &format!("{header}\r\n"));
+        self
+    }
+
+    pub(super) fn dripping(mut self, pause: Duration) -> Reply {
+        self.drips = Some(pause);
+        self
+    }
+
+    /// With one byte of the body changed.
+    pub(super) fn flipped(mut self) -> Reply {
+        let middle = self.body.len() / 2;
+        self.body[middle] ^= 1;
         self
     }
 
@@ -54,8 +84,6 @@ pub(super) struct Asked {
     head: String,
     /// How many requests of the same method and path came before.
     pub(super) count: usize,
-    /// What it sends.
-    pub(super) body: Vec<u8>,
 }
 
 impl Asked {
@@ -63,6 +91,12 @@ impl Asked {
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         let named = |line: &&str| line.to_ascii_lowercase().starts_with(&format!("{name}:"));
         self.head.lines().find(named)?.split_once(':').map(|(_, value)| value.trim())
+    }
+
+    /// The first and the last byte of the range that is asked for.
+    pub(super) fn range(&self) -> Option<(usize, usize)> {
+        let (first, last) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
+        Some((first.parse().ok()?, last.parse().ok()?))
     }
 
     pub(super) fn is_manifest(&self) -> bool {
@@ -115,24 +149,34 @@ impl Script {
             head.push(byte);
         }
         let head = String::from_utf8(head).unwrap();
-        // A body that nobody reads would reset the connection under the answer.
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-        let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
-        if stream.read_exact(&mut body).await.is_err() {
-            return;
-        }
         let line = head.lines().next().unwrap().trim_end_matches(" HTTP/1.1").to_owned();
         let count =
             self.requests().iter().filter(|seen| seen.starts_with(&format!("{line} "))).count();
         self.heads.lock().unwrap().push(head.clone());
-        let reply = answer(&Asked { line, head, count, body });
+        let reply = answer(&Asked { line, head, count });
         let _ = stream.write_all(reply.head.as_bytes()).await;
-        let _ = stream.write_all(&reply.body).await;
+        match reply.drips {
+            None => drop(stream.write_all(&reply.body).await),
+            Some(pause) => {
+                for byte in &reply.body {
+                    if stream.write_u8(*byte).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
         let _ = stream.flush().await;
         if reply.stalls {
             std::future::pending::<()>().await;
         }
         let _ = stream.shutdown().await;
+    }
+
+    /// The heads of the requests for a blob.
+    pub(super) fn requests_for(&self, bytes: &[u8]) -> Vec<String> {
+        let path = format!("/blobs/{}", Digest::of(bytes));
+        self.requests().into_iter().filter(|head| head.contains(&path)).collect()
     }
 
     /// The heads of all requests so far.
