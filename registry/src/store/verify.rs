@@ -225,10 +225,10 @@ impl Store {
 /// What is wrong, and where the file was put.
 type Verdict = (String, Option<PathBuf>);
 
-/// On Linux a priority belongs to a thread; what a verification reads waits for everybody else.
+/// On Linux a priority belongs to a thread, and this is the caller's own; what a verification reads waits
+/// for everybody else.
 fn lower_priority() {
-    let thread = rustix::thread::gettid();
-    if let Err(error) = rustix::process::setpriority_process(Some(thread), NICENESS) {
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
         tracing::debug!(%error, "the verification runs at the usual priority");
     }
 }
