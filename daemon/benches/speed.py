@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Predicted against measured speed: what `dsk fit` says of models on this machine, and what they do.
 
-    daemon/benches/speed.py DSK MODEL.gguf MODEL.gguf... [--rounds 3] [--record NAME]
+    daemon/benches/speed.py DSK MODEL.gguf MODEL.gguf... [--rounds 3] [--only MODEL] [--record NAME]
 
 DSK is a release build. Each model in turn is left out: a daemon that has seen all the others (and this
 machine never before) is asked what to expect of it ("calibrated"); then it runs, and the daemon is asked
@@ -133,6 +133,7 @@ def main():
     parser.add_argument("dsk")
     parser.add_argument("models", nargs="+")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", metavar="MODEL", help="leave out no other model than this file")
     parser.add_argument("--record", metavar="NAME")
     arguments = parser.parse_args()
     names = {pathlib.Path(file).stem.split(".Q")[0].lower(): pathlib.Path(file).resolve() for file in arguments.models}
@@ -141,7 +142,8 @@ def main():
         with Daemon(arguments.dsk, store) as daemon:
             for name, file in names.items():
                 daemon.create(name, file)
-        for name in names:
+        left = [name for name, file in names.items() if arguments.only in (None, file.name)]
+        for name in left:
             rows += left_out(arguments.dsk, store, names, name, arguments.rounds)
             print("\n".join(map(line, rows[-2:])), flush=True)
     if arguments.record:

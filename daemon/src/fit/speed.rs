@@ -16,8 +16,11 @@ const DEPTH: u64 = 512;
 const RAM_SHARE: f64 = 0.9;
 const VRAM_SHARE: f64 = 0.6;
 /// Seconds of a layer that are not reading: on a CPU, on a GPU.
-const CPU_LAYER_SECONDS: f64 = 100e-6;
+const CPU_LAYER_SECONDS: f64 = 50e-6;
 const GPU_LAYER_SECONDS: f64 = 25e-6;
+/// How much [`CPU_LAYER_SECONDS`] counts against what was seen: as figures that are 10 % off count against
+/// a guess that is 100 % off. Speeds of models that hardly differ in size say nothing of layers.
+const LAYER_WEIGHT: f64 = 0.1 * 0.1;
 /// The bandwidth of RAM where it was not measured: a thread's, and a machine's.
 const THREAD_BANDWIDTH: f64 = 10e9;
 const RAM_BANDWIDTH: f64 = 30e9;
@@ -40,13 +43,13 @@ const SMT_GAIN: f64 = 0.2;
 const PACK_RATE: f64 = 2e9;
 const PACK_THREADS_MAX: usize = 8;
 /// Bytes of a tokenizer a second that are made, by one thread beside those that pack.
-const TOKENIZER_RATE: f64 = 120e6;
+const TOKENIZER_RATE: f64 = 130e6;
 /// Bytes a second to a GPU.
 const BUS_RATE: f64 = 10e9;
 /// Bytes a second of a disk that was not measured.
 const DISK_RATE: f64 = 1e9;
 /// Seconds of a load that do not depend on its size: the process, its confinement.
-const START_SECONDS: f64 = 0.05;
+const START_SECONDS: f64 = 0.03;
 
 /// Where the figures come from, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -146,17 +149,13 @@ impl Calibration {
     /// over relative errors where there are two unknowns, by the median where there is one.
     pub fn of(samples: &[Sample], threads: usize) -> Calibration {
         let samples: Vec<_> = samples.iter().copied().filter(Sample::makes_sense).collect();
-        let samples = samples.as_slice();
-        let (read_rate, layer_seconds) = match decode_line(samples) {
-            Some((seconds_per_byte, layer)) => (Some(1.0 / seconds_per_byte), Some(layer)),
-            None => (read_rate(samples), None),
-        };
+        let (seconds_per_byte, layer_seconds) = decode_line(&samples).unzip();
         let multiply = |one: &Sample| Some(one.measured.prefill_tps? * one.parameters as f64);
         let load = |one: &Sample| {
             Some(one.measured.load_seconds? / load_estimate(one.file_bytes, one.tokenizer, threads))
         };
         Calibration {
-            read_rate,
+            read_rate: seconds_per_byte.map(|seconds: f64| 1.0 / seconds),
             layer_seconds,
             multiply_rate: median(samples.iter().filter_map(multiply)),
             load_factor: median(samples.iter().filter_map(load)),
@@ -170,16 +169,9 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
-fn read_rate(samples: &[Sample]) -> Option<f64> {
-    median(samples.iter().filter_map(|one| {
-        let seconds = 1.0 / one.measured.decode_tps? - CPU_LAYER_SECONDS * one.layers as f64;
-        (seconds > 0.0).then(|| one.read as f64 / seconds)
-    }))
-}
-
-/// Seconds a byte and seconds a layer, from two samples or more that differ enough in size.
+/// Seconds a byte and seconds a layer; `None` where nothing was seen.
 fn decode_line(samples: &[Sample]) -> Option<(f64, f64)> {
-    // Minimizes the sum of (a * read + b * layers - t)² / t².
+    // Minimizes the sum of (a * read + b * layers - t)² / t², and b's distance from the guess.
     let (mut rr, mut rl, mut ll, mut rt, mut lt) = (0.0, 0.0, 0.0, 0.0, 0.0);
     for one in samples {
         let Some(tps) = one.measured.decode_tps.filter(|tps| *tps > 0.0) else { continue };
@@ -190,13 +182,18 @@ fn decode_line(samples: &[Sample]) -> Option<(f64, f64)> {
         rt += read;
         lt += layers;
     }
+    ll += LAYER_WEIGHT / CPU_LAYER_SECONDS.powi(2);
+    lt += LAYER_WEIGHT / CPU_LAYER_SECONDS;
     let determinant = rr * ll - rl * rl;
-    // Models of one size tell nothing of the two apart.
-    if determinant <= 0.01 * rr * ll {
+    if determinant <= 0.0 {
         return None;
     }
     let (per_byte, layer) = ((rt * ll - lt * rl) / determinant, (lt * rr - rt * rl) / determinant);
-    (per_byte > 0.0 && layer >= 0.0).then_some((per_byte, layer))
+    match per_byte > 0.0 && layer >= 0.0 {
+        true => Some((per_byte, layer)),
+        // Layers that cost less than nothing cost nothing.
+        false => Some((rt / rr, 0.0)),
+    }
 }
 
 /// What to expect of a placement.
@@ -314,13 +311,26 @@ mod tests {
             sample(4_000_000_000, 28, tps(4e9, 28.0)),
         ];
         let found = Calibration::of(&samples, 2);
-        assert!((found.read_rate.unwrap() / 20e9 - 1.0).abs() < 1e-6, "{found:?}");
-        assert!((found.layer_seconds.unwrap() / 80e-6 - 1.0).abs() < 1e-6, "{found:?}");
+        assert!((found.read_rate.unwrap() / 20e9 - 1.0).abs() < 0.02, "{found:?}");
+        assert!((found.layer_seconds.unwrap() / 80e-6 - 1.0).abs() < 0.1, "{found:?}");
         // One model tells the rate alone.
         let one = Calibration::of(&samples[1..2], 2);
-        assert_eq!(one.layer_seconds, None);
+        assert!((one.layer_seconds.unwrap() / CPU_LAYER_SECONDS - 1.0).abs() < 0.05, "{one:?}");
         assert!((one.read_rate.unwrap() / 20e9 - 1.0).abs() < 0.05, "{one:?}");
         assert_eq!(Calibration::of(&[], 2), Calibration::default());
+    }
+
+    #[test]
+    fn noise_in_models_that_hardly_differ_does_not_pass_for_layers() {
+        // Two models as they ran on a machine, one of them up to 20 % off, and a third, smaller one.
+        for noise in [0.8, 0.9, 1.0, 1.1] {
+            let seen = [sample(391_573_504, 24, 62.8), sample(979_517_952, 28, 27.2 * noise)];
+            let found = Calibration::of(&seen, 2);
+            let seconds =
+                96_436_224.0 / found.read_rate.unwrap() + 30.0 * found.layer_seconds.unwrap();
+            let error = 1.0 / seconds / 204.0 - 1.0;
+            assert!(error.abs() < 0.15, "{noise}: {error}, {found:?}");
+        }
     }
 
     #[test]
@@ -344,9 +354,11 @@ mod tests {
             let error = factor * load_estimate(file, tokenizer, 2) / seconds - 1.0;
             assert!(error.abs() < 0.2, "{file} bytes: {error}");
         }
-        let slow = sample((491_000_000, 35_000_000, 3.4));
-        let slow = Calibration::of(&[slow], 2).load_factor.unwrap();
-        assert!((9.0..11.0).contains(&slow), "{slow}");
+        let factor = |seconds| {
+            let one = sample((491_000_000, 35_000_000, seconds));
+            Calibration::of(&[one], 2).load_factor.unwrap()
+        };
+        assert!((factor(3.4) / factor(0.34) - 10.0).abs() < 1e-9);
     }
 
     #[test]
