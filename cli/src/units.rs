@@ -28,6 +28,22 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
+/// A number of bytes as flags take it, in powers of 1024: `500K`, `1.5M`, `10485760`.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a number of bytes: write 500K, 10M, 1.5G");
+    let unit = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit);
+    let shift = match unit {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return Err(wrong()),
+    };
+    let bytes = number.parse::<f64>().map_err(|_| wrong())? * (1_u64 << shift) as f64;
+    if bytes >= 1.0 { Ok(bytes as u64) } else { Err(wrong()) }
+}
+
 /// A time in the past, counted from `now`: `3 days ago`.
 pub(crate) fn ago(then: Timestamp, now: Timestamp) -> String {
     let seconds = now.as_second() - then.as_second();
@@ -84,6 +100,15 @@ pub(crate) fn rate(count: u64, time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_read_as_they_are_written() {
+        let read = ["1", "500K", "1.5M", "2G"].map(|text| parse_bytes(text).unwrap());
+        assert_eq!(read, [1, 512_000, 1_572_864, 2_147_483_648]);
+        for bad in ["", "0", "-1", "M", "1T", "1MB", "1..2", "0.1"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn sizes() {

@@ -84,6 +84,8 @@ keys! {
     Origins "origins" ["DSK_ORIGINS", "OLLAMA_ORIGINS"];
     /// The endpoint that serves names without a host.
     Registry "registry" ["DSK_REGISTRY"];
+    /// Bytes per second that all pulls together may fetch, such as `10M`; 0 for no limit.
+    LimitRate "limit_rate" ["DSK_LIMIT_RATE"];
     /// How many models may be resident at once; 0 lets memory decide.
     MaxLoaded "max_loaded" ["DSK_MAX_LOADED", "OLLAMA_MAX_LOADED_MODELS"];
     /// Memory left to other programs: bytes such as `2GiB`; `auto` takes a share of the machine.
@@ -168,6 +170,8 @@ pub struct Config {
     pub origins: Vec<String>,
     /// The endpoint that serves names without a host instead of the public registry.
     pub registry: Option<Url>,
+    /// Bytes per second that all pulls together may fetch; `None` for no limit.
+    pub limit_rate: Option<u64>,
     /// How many models may be resident; `None` lets memory decide.
     pub max_loaded: Option<usize>,
     /// Bytes of memory left to other programs; `None` takes a share of the machine.
@@ -296,6 +300,7 @@ impl Layers {
         let pinned = self.parsed(Key::Pinned, "", names);
         let origins = self.parsed(Key::Origins, "", |text| Ok(list(text)));
         let registry = self.parsed(Key::Registry, "", registry);
+        let limit_rate = self.parsed(Key::LimitRate, "0", bytes);
         let max_loaded = self.parsed(Key::MaxLoaded, "0", |text| number(text, LOADED_MAX));
         let reserve = self.parsed(Key::MemoryReserve, "auto", bytes);
         let queue = QUEUE_DEFAULT.to_string();
@@ -316,6 +321,7 @@ impl Layers {
             pinned: pinned.unwrap_or_default(),
             origins: origins.unwrap_or_default(),
             registry: registry.flatten(),
+            limit_rate: limit_rate.flatten().filter(|rate| *rate > 0),
             max_loaded: max_loaded.filter(|limit| *limit > 0),
             memory_reserve: reserve.flatten(),
             max_queue: max_queue.unwrap_or(QUEUE_DEFAULT),

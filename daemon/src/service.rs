@@ -8,7 +8,7 @@ use std::{
 };
 
 use dsk_daemon_engine::Usage;
-use dsk_registry::{Client, ClientConfig, ClientError, Store, StoreError, StoreLock};
+use dsk_registry::{Client, ClientConfig, ClientError, Limits, Store, StoreError, StoreLock};
 
 use crate::{
     config::Config,
@@ -100,10 +100,12 @@ impl Service {
     ) -> Result<Arc<Service>, ServiceError> {
         let (store, lock) = open_store(&config.models)?;
         let index = Index::open(&config.index_path())?;
-        let client = Client::new(ClientConfig {
+        let about = ClientConfig {
             registry: config.registry.clone(),
             user_agent: concat!("dsk/", env!("CARGO_PKG_VERSION")).to_owned(),
-        })?;
+        };
+        let limits = Limits { rate: config.limit_rate, ..Limits::default() };
+        let client = Client::with_limits(about, limits)?;
         let metrics = Arc::<Metrics>::default();
         let machine = Monitor::new(store.root().to_owned());
         Ok(Arc::new(Service {

@@ -49,6 +49,17 @@ pub enum Direction {
     Push,
 }
 
+/// How a model is to be pulled.
+#[derive(Debug, Clone, Default)]
+pub struct Pull {
+    /// Plain HTTP to other machines is allowed.
+    pub insecure: bool,
+    /// The quantization that is wanted, where the name leaves it open.
+    pub quant: Option<String>,
+    /// Bytes per second that it may fetch; who joins a pull takes it as it is.
+    pub limit_rate: Option<u64>,
+}
+
 /// Why a transfer failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
@@ -94,6 +105,8 @@ pub(crate) struct Job {
     pub(crate) insecure: bool,
     /// The quantization that is wanted, where the name leaves it open.
     pub(crate) quant: Option<String>,
+    /// Bytes per second.
+    pub(crate) limit_rate: Option<u64>,
     pub(crate) progress: Box<dyn Fn(Progress) + Send + Sync>,
     pub(crate) cancel: CancellationToken,
 }
@@ -139,13 +152,14 @@ impl Transfers {
     }
 
     /// Pulls a model, or joins the pull that is under way.
-    pub fn pull(&self, name: Name, insecure: bool, quant: Option<String>) -> Transfer {
-        self.join((Direction::Pull, name, insecure, quant))
+    pub fn pull(&self, name: Name, asked: Pull) -> Transfer {
+        let Pull { insecure, quant, limit_rate } = asked;
+        self.join((Direction::Pull, name, insecure, quant), limit_rate)
     }
 
     /// Pushes a model, or joins the push that is under way.
     pub fn push(&self, name: Name, insecure: bool) -> Transfer {
-        self.join((Direction::Push, name, insecure, None))
+        self.join((Direction::Push, name, insecure, None), None)
     }
 
     /// The models that are being transferred.
@@ -167,13 +181,13 @@ impl Transfers {
         }
     }
 
-    fn join(&self, key: Key) -> Transfer {
+    fn join(&self, key: Key, limit_rate: Option<u64>) -> Transfer {
         let mut map = self.inner.running();
         let current = map.get(&key).cloned();
         let transfer = match current {
             Some(current) if !current.cancel.is_cancelled() => current,
             ending => {
-                let transfer = self.start(&key, ending);
+                let transfer = self.start(&key, limit_rate, ending);
                 map.insert(key.clone(), Arc::clone(&transfer));
                 transfer
             }
@@ -186,7 +200,12 @@ impl Transfers {
     }
 
     /// Begins a transfer, after the cancelled one of the same model has let go of its files.
-    fn start(&self, key: &Key, ending: Option<Arc<Running>>) -> Arc<Running> {
+    fn start(
+        &self,
+        key: &Key,
+        limit_rate: Option<u64>,
+        ending: Option<Arc<Running>>,
+    ) -> Arc<Running> {
         let transfer = Arc::new(Running {
             id: self.inner.next_id.fetch_add(1, Ordering::Relaxed),
             board: Board::default(),
@@ -202,7 +221,8 @@ impl Transfers {
             let finished = ours.finished.clone().drop_guard();
             let pull = (key.0 == Direction::Pull)
                 .then(|| Arc::new(Counted::begin(Arc::clone(&inner.metrics), key.1.clone())));
-            let result = inner.mover.run(job(&key, &ours, pull.clone())).await;
+            let job = Job { limit_rate, ..job(&key, &ours, pull.clone()) };
+            let result = inner.mover.run(job).await;
             if let Some(pull) = pull {
                 pull.end(&result);
             }
@@ -227,7 +247,8 @@ fn job(key: &Key, transfer: &Arc<Running>, pull: Option<Arc<Counted>>) -> Job {
         }
         board.board.put(line);
     });
-    Job { direction, name, insecure, quant, progress, cancel: transfer.cancel.clone() }
+    let cancel = transfer.cancel.clone();
+    Job { direction, name, insecure, quant, limit_rate: None, progress, cancel }
 }
 
 /// Carries what changes on the board to one caller, until the end or until the caller is gone.
@@ -326,7 +347,7 @@ impl Mover for RegistryMover {
 impl RegistryMover {
     /// Chooses the variant where the name leaves it open, says which and why, and fetches it.
     async fn pull(&self, job: Job) -> Result<(), TransferError> {
-        let Job { name, insecure, quant, progress, cancel, .. } = job;
+        let Job { name, insecure, quant, limit_rate, progress, cancel, .. } = job;
         let source = Source { client: &self.client, name: &name, insecure };
         let choose = async {
             let asked = Asked::here(quant, &self.machine, &self.index).await;
@@ -341,7 +362,7 @@ impl RegistryMover {
             progress(Progress::Note(line.clone()));
         }
         let from = choice.from;
-        let options = TransferOptions { insecure, from, ..TransferOptions::default() };
+        let options = TransferOptions { insecure, from, limit_rate };
         let pulled = self.client.pull(&self.store, &name, &options, progress, &cancel).await;
         Ok(pulled.map(|_: StoredManifest| ())?)
     }

@@ -1,4 +1,5 @@
-//! One indicatif bar per blob, and a spinner for each step without bytes.
+//! One indicatif bar per blob, one for all of them when they are several, and a spinner for each step
+//! without bytes.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,31 +19,50 @@ pub(crate) struct Bars {
     all: MultiProgress,
     blobs: HashMap<String, ProgressBar>,
     step: Option<(String, ProgressBar)>,
+    /// All blobs together: with several side by side, the rate and the time left that matter.
+    total: Option<ProgressBar>,
 }
 
 impl Bars {
     pub(crate) fn new() -> Bars {
-        Bars { all: MultiProgress::new(), blobs: HashMap::new(), step: None }
+        Bars { all: MultiProgress::new(), blobs: HashMap::new(), step: None, total: None }
     }
 
     pub(crate) fn update(&mut self, line: &ProgressLine) {
         match (&line.digest, line.total) {
             (Some(digest), Some(total)) => {
                 self.end_step();
+                let known = self.blobs.len();
                 let bar = self.blob(digest, &line.status, total);
                 bar.set_length(total);
                 bar.set_position(line.completed.unwrap_or(0).min(total));
                 if line.completed.is_some_and(|completed| completed >= total) {
                     bar.finish();
                 }
+                self.sum(self.blobs.len() > known);
             }
             _ => self.begin_step(&line.status),
         }
     }
 
+    /// Brings the bar of all blobs up to date; what a new one had already is no progress.
+    fn sum(&mut self, appeared: bool) {
+        if self.blobs.len() < 2 {
+            return;
+        }
+        let total = self.total.get_or_insert_with(|| {
+            self.all.add(ProgressBar::new(0).with_style(blob_style()).with_message("total"))
+        });
+        total.set_length(self.blobs.values().filter_map(ProgressBar::length).sum());
+        total.set_position(self.blobs.values().map(ProgressBar::position).sum());
+        if appeared {
+            total.reset_eta();
+        }
+    }
+
     pub(crate) fn finish(&mut self) {
         self.end_step();
-        for bar in self.blobs.values().filter(|bar| !bar.is_finished()) {
+        for bar in self.blobs.values().chain(&self.total).filter(|bar| !bar.is_finished()) {
             bar.abandon();
         }
     }
@@ -52,7 +72,11 @@ impl Bars {
             return bar.clone();
         }
         let bar = ProgressBar::new(total).with_style(blob_style()).with_message(label.to_owned());
-        let bar = if self.blobs.len() < BARS_MAX { self.all.add(bar) } else { bar };
+        let bar = match &self.total {
+            _ if self.blobs.len() >= BARS_MAX => bar,
+            Some(total) => self.all.insert_before(total, bar),
+            None => self.all.add(bar),
+        };
         self.blobs.insert(digest.to_owned(), bar.clone());
         bar
     }
@@ -128,6 +152,21 @@ mod tests {
         bars.update(&blob(1000));
         assert_eq!((bar.position(), bar.is_finished()), (1000, true));
         assert_eq!(bars.blobs.len(), 1);
+    }
+
+    #[test]
+    fn several_blobs_have_a_total() {
+        let mut bars = hidden();
+        bars.update(&blob(250));
+        assert!(bars.total.is_none());
+        let other = ProgressLine { digest: Some("sha256:other".into()), ..blob(1000) };
+        bars.update(&other);
+        let total = bars.total.clone().unwrap();
+        assert_eq!((total.position(), total.length()), (1250, Some(2000)));
+        bars.update(&blob(1000));
+        assert_eq!(total.position(), 2000);
+        bars.finish();
+        assert!(total.is_finished());
     }
 
     #[test]

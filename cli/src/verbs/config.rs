@@ -84,6 +84,7 @@ mod tests {
             pinned            -                                   default
             origins           -                                   default
             registry          -                                   default
+            limit_rate        0                                   default
             max_loaded        0                                   default
             memory_reserve    auto                                default
             max_queue         512                                 default

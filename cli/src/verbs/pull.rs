@@ -25,6 +25,9 @@ pub(crate) struct PullArgs {
     /// Take this quantization, such as q5_K_M, of those the source offers
     #[arg(long, value_name = "QUANT")]
     quant: Option<String>,
+    /// Bytes per second to fetch at most: 10M, 500K
+    #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
+    limit_rate: Option<u64>,
     /// Only say which variant would be pulled, and why
     #[arg(long)]
     dry_run: bool,
@@ -63,6 +66,7 @@ pub(crate) async fn pull(
     let client = Connection::open(shared)?.client;
     let mut request = args.transfer.request();
     request.quant.clone_from(&args.quant);
+    request.limit_rate = args.limit_rate;
     let args = match args {
         PullArgs { dry_run: true, machine, .. } => {
             request.machine = machine.as_deref().map(machine_in).transpose()?;

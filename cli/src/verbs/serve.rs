@@ -59,6 +59,9 @@ pub(crate) struct ConfigFlags {
     /// The registry that serves names without a host
     #[arg(long, value_name = "URL")]
     registry: Option<String>,
+    /// Bytes per second that all pulls together may fetch: 10M, 500K; 0 for no limit
+    #[arg(long, value_name = "BYTES")]
+    limit_rate: Option<String>,
     /// How many models may be in memory at once; 0 lets memory decide
     #[arg(long, value_name = "COUNT")]
     max_loaded: Option<String>,
@@ -101,6 +104,7 @@ impl ConfigFlags {
             .set(Key::Pinned, self.pinned.clone())
             .set(Key::Origins, self.origins.clone())
             .set(Key::Registry, self.registry.clone())
+            .set(Key::LimitRate, self.limit_rate.clone())
             .set(Key::MaxLoaded, self.max_loaded.clone())
             .set(Key::MemoryReserve, self.memory_reserve.clone())
             .set(Key::MaxQueue, self.max_queue.clone())

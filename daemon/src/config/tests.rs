@@ -51,6 +51,7 @@ fn defaults() {
             pinned =  (default)
             origins =  (default)
             registry =  (default)
+            limit_rate = 0 (default)
             max_loaded = 0 (default)
             memory_reserve = auto (default)
             max_queue = 512 (default)
@@ -82,6 +83,7 @@ fn the_strongest_layer_wins_and_is_named() {
             pinned =  (default)
             origins = https://a.test,https://b.test (DIR/user.toml:2)
             registry =  (default)
+            limit_rate = 0 (default)
             max_loaded = 3 (flag)
             memory_reserve = auto (default)
             max_queue = 7 (DIR/system.toml:2)
@@ -113,6 +115,7 @@ fn systemd_folders() {
             pinned =  (default)
             origins =  (default)
             registry =  (default)
+            limit_rate = 0 (default)
             max_loaded = 0 (default)
             memory_reserve = auto (default)
             max_queue = 512 (default)
@@ -136,7 +139,7 @@ fn every_problem_is_told_at_once() {
         "a = \n",
         expect![[r#"
             DIR/system.toml:1: string values must be quoted, expected literal string
-            DIR/user.toml:2: unknown key `keepalive`; the keys are home, models, host, socket, keep_alive, keep_alive_min, keep_alive_max, pinned, origins, registry, max_loaded, memory_reserve, max_queue, context_length, runner_timeout, log, log_format, insecure_bind
+            DIR/user.toml:2: unknown key `keepalive`; the keys are home, models, host, socket, keep_alive, keep_alive_min, keep_alive_max, pinned, origins, registry, limit_rate, max_loaded, memory_reserve, max_queue, context_length, runner_timeout, log, log_format, insecure_bind
             DIR/user.toml:4: `log` must be a string, a number, true or false
             environment DSK_KEEP_ALIVE: keep_alive: "soon" is not a duration: write seconds (300), a duration (5m, 1h30m), 0 or -1 (forever)
             environment DSK_REGISTRY: registry: "me:5000" is not an http:// or https:// address

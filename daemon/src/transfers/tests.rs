@@ -83,9 +83,9 @@ async fn all(transfer: Transfer) -> String {
 #[tokio::test(start_paused = true)]
 async fn callers_join_and_hear_where_it_stands() {
     let (transfers, slow) = world();
-    let first = tokio::spawn(all(transfers.pull(name("m"), false, None)));
+    let first = tokio::spawn(all(transfers.pull(name("m"), Pull::default())));
     sleep(Duration::from_millis(5500)).await;
-    let second = transfers.pull(name("m"), false, None);
+    let second = transfers.pull(name("m"), Pull::default());
     assert_eq!(transfers.running(), [(Direction::Pull, name("m"))]);
     assert_eq!(all(second).await, "manifest 5 6 7 8 9 writing success");
     assert_eq!(first.await.unwrap(), "manifest 0 1 2 3 4 5 6 7 8 9 writing success");
@@ -96,15 +96,15 @@ async fn callers_join_and_hear_where_it_stands() {
 #[tokio::test(start_paused = true)]
 async fn it_outlives_the_caller_that_began_it_and_not_the_last() {
     let (transfers, slow) = world();
-    let first = transfers.pull(name("m"), false, None);
-    let second = transfers.pull(name("m"), false, None);
+    let first = transfers.pull(name("m"), Pull::default());
+    let second = transfers.pull(name("m"), Pull::default());
     sleep(Duration::from_millis(1500)).await;
     drop(first);
     sleep(Duration::from_millis(1000)).await;
     assert_eq!(*slow.log.lock().unwrap(), ["m begins"]);
     drop(second);
     // The next one waits until the cancelled one has let go, and goes on from there.
-    let again = transfers.pull(name("m"), false, None);
+    let again = transfers.pull(name("m"), Pull::default());
     assert_eq!(all(again).await, "manifest 2 3 4 5 6 7 8 9 writing success");
     assert_eq!(*slow.log.lock().unwrap(), ["m begins", "m fails", "m begins", "m ends"]);
 }
@@ -112,7 +112,7 @@ async fn it_outlives_the_caller_that_began_it_and_not_the_last() {
 #[tokio::test(start_paused = true)]
 async fn an_error_reaches_everyone() {
     let (transfers, _) = world();
-    let both = [0, 1].map(|_| tokio::spawn(all(transfers.pull(name("absent"), false, None))));
+    let both = [0, 1].map(|_| tokio::spawn(all(transfers.pull(name("absent"), Pull::default()))));
     for one in both {
         let heard = one.await.unwrap();
         assert_eq!(
@@ -125,9 +125,9 @@ async fn an_error_reaches_everyone() {
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_does_not_read_holds_up_nobody() {
     let (transfers, _) = world();
-    let mut lazy = transfers.pull(name("m"), false, None);
+    let mut lazy = transfers.pull(name("m"), Pull::default());
     let started = Instant::now();
-    let eager = all(transfers.pull(name("m"), false, None)).await;
+    let eager = all(transfers.pull(name("m"), Pull::default())).await;
     assert!(eager.ends_with("success"));
     assert_eq!(started.elapsed().as_secs(), STEPS);
     assert_eq!(shown(&lazy.next().await.unwrap()), "manifest");
@@ -136,7 +136,8 @@ async fn a_caller_that_does_not_read_holds_up_nobody() {
 #[tokio::test(start_paused = true)]
 async fn a_push_and_a_pull_of_one_model_are_two_transfers() {
     let (transfers, _) = world();
-    let (pull, push) = (transfers.pull(name("m"), false, None), transfers.push(name("m"), false));
+    let (pull, push) =
+        (transfers.pull(name("m"), Pull::default()), transfers.push(name("m"), false));
     let running = transfers.running();
     assert_eq!(running, [(Direction::Pull, name("m")), (Direction::Push, name("m"))]);
     drop((pull, push));
@@ -181,8 +182,8 @@ async fn pulls_are_counted() {
         of_pulls.map(|line| format!("{line}\n")).collect::<String>()
     };
     let (good, bad) = (name("good"), name("absent"));
-    let good = transfers.pull(good, false, None).collect::<Vec<_>>();
-    let bad = transfers.pull(bad, false, None).collect::<Vec<_>>();
+    let good = transfers.pull(good, Pull::default()).collect::<Vec<_>>();
+    let bad = transfers.pull(bad, Pull::default()).collect::<Vec<_>>();
     sleep(Duration::from_millis(500)).await;
     assert!(look().contains("dsk_pulls_running 2"), "{}", look());
     tokio::join!(good, bad);

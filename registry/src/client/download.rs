@@ -105,6 +105,11 @@ impl Budget {
         }
     }
 
+    /// Whether another connection would bring nothing: the disk or a limit is what is slow.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.is_short() || self.paces.iter().any(|pace| pace.is_limited())
+    }
+
     /// Whether the bytes on their way to the disk leave little room for more.
     fn is_short(&self) -> bool {
         (self.undurable.available_permits() as u64) < self.sync_bytes

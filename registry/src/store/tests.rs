@@ -372,6 +372,22 @@ fn an_upload_that_is_not_committed_leaves_nothing() {
     assert_eq!(tree(&scratch), Vec::<String>::new());
 }
 
+/// Brings what is missing of a blob, the last range first.
+fn ranges_in_any_order(store: &Store, bytes: &[u8]) {
+    let (digest, size) = (Digest::of(bytes), bytes.len() as u64);
+    let partial = store.partial(&digest, size, true).unwrap();
+    for start in [60_000, 30_000, 0] {
+        let there = partial.written();
+        let gap = there.gap(start);
+        let end = gap.end.min(start + 40_000).min(size);
+        if gap.start < end {
+            partial.write(gap.start, &bytes[gap.start as usize..end as usize]).unwrap();
+        }
+        partial.sync().unwrap();
+    }
+    partial.publish(digest).unwrap();
+}
+
 /// The work that the crash test interrupts: everything that has a step.
 #[cfg_attr(not(feature = "failpoints"), expect(dead_code, reason = "steps need the feature"))]
 fn work_through_every_step(store: &Store) {
@@ -382,6 +398,7 @@ fn work_through_every_step(store: &Store) {
         ingest.write(chunk).unwrap();
     }
     ingest.commit().unwrap();
+    ranges_in_any_order(store, &weights(4, 100_000));
     put_model(store, "arrived", &bytes);
     put_model(store, "leaving", b"leaving");
     store.remove(&name("leaving")).unwrap();

@@ -30,6 +30,9 @@ pub struct PullRequest {
     /// dsk's own: this quantization, where the name leaves it open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quant: Option<String>,
+    /// dsk's own: bytes per second that this pull may fetch; the one that began a pull decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_rate: Option<u64>,
     /// dsk's own: only say what would be pulled, as one [`crate::fit::PullChoice`].
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "is_false")]
     pub dry_run: bool,

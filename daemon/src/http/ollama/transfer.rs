@@ -20,6 +20,7 @@ use crate::fit::Ask;
 use crate::http::dsk::fit::machine_of;
 use crate::http::reply::{self, Native};
 use crate::http::{Http, body, failure, parse_name, store};
+use crate::transfers::Pull;
 use crate::variants::{Asked, Planned, Source};
 
 /// How long the first line waits for the registry's first answer.
@@ -39,7 +40,8 @@ pub(crate) async fn pull(State(http): State<Arc<Http>>, request: Request) -> Nat
         let message = "`machine` goes with `dry_run`: a pull is for the daemon's own machine";
         return Err(ApiError::new(ErrorCode::InvalidRequest, message).into());
     }
-    let progress = http.service.transfers.pull(name, body.insecure, body.quant);
+    let asked = Pull { insecure: body.insecure, quant: body.quant, limit_rate: body.limit_rate };
+    let progress = http.service.transfers.pull(name, asked);
     let progress = progress.map(|step| step.map_err(|error| failure::of_transfer(&error)));
     let lines = lines(progress.boxed(), Direction::Pull);
     Ok(answer(lines, body.stream.unwrap_or(true)).await?)

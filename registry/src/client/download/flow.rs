@@ -135,14 +135,15 @@ impl<'a> Flow<'a> {
 
     /// Gives a connection that nobody needs to the slowest part.
     fn help(&self) -> Option<Connection<'_>> {
-        if self.way == Way::Stream || !self.source.is_proven() {
+        let budget = self.fetch.budget;
+        if self.way == Way::Stream || !self.source.is_proven() || budget.is_held_back() {
             return None;
         }
         let mut window = self.window();
         if window.has_more(self.lane.frontier()) {
             return None;
         }
-        let permit = Arc::clone(&self.fetch.budget.connections).try_acquire_owned().ok()?;
+        let permit = Arc::clone(&budget.connections).try_acquire_owned().ok()?;
         let id = window.help(Instant::now())?;
         Some(Box::pin(self.connection(id, permit)))
     }
@@ -198,6 +199,7 @@ impl<'a> Flow<'a> {
             }
             self.report();
             self.fetch.budget.pace(end - at).await;
+            self.window().touch(id, Instant::now());
             at = end;
             // A body without a length is read to its end, which may be further than it should.
             if accepted.done && (at < part.range.end || part.response.content_length().is_some()) {

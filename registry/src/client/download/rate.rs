@@ -20,6 +20,10 @@ impl Pace {
         Pace { rate: rate.filter(|rate| *rate > 0), due: Mutex::default() }
     }
 
+    pub(in crate::client) fn is_limited(&self) -> bool {
+        self.rate.is_some()
+    }
+
     /// Returns once `bytes` more are due.
     pub(in crate::client) async fn pass(&self, bytes: u64) {
         if let Some(until) = self.admit(bytes, Instant::now()) {

@@ -181,6 +181,13 @@ impl Window {
         Accepted { new, done }
     }
 
+    /// Notes that a part's connection was held up by us until now, not by the network.
+    pub(in crate::client) fn touch(&mut self, id: u32, now: Instant) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.heard = now;
+        }
+    }
+
     /// Gives a part back, done or not.
     pub(in crate::client) fn give_back(&mut self, id: u32) {
         if let Some(other) = self.slots.remove(&id).and_then(|slot| slot.double)

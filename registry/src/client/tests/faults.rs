@@ -21,7 +21,8 @@ const RANGES: usize = SIZE.div_ceil(RANGE);
 static WEIGHTS: LazyLock<Vec<u8>> = LazyLock::new(|| weights(11, SIZE));
 
 fn limits() -> Limits {
-    Limits { range_bytes: RANGE as u64, connections: CONNECTIONS, attempts: 4, ..quick() }
+    let stall = Duration::from_secs(1);
+    Limits { range_bytes: RANGE as u64, connections: CONNECTIONS, attempts: 4, stall, ..quick() }
 }
 
 /// Pulls the model; on success its bytes must be right, on failure nothing may be published.
@@ -346,7 +347,7 @@ async fn fault_34_fifty_pulls_of_a_blob_are_one_download_that_outlives_the_first
     let script = registry(right).await;
     let here = scratch();
     // Slow enough that the first caller leaves in the middle.
-    let limits = Limits { rate: Some(600_000), ..limits() };
+    let limits = Limits { rate: Some(600_000), stall: Duration::from_secs(30), ..limits() };
     let client = client_with(&script.url, limits);
     let leave = CancellationToken::new();
     let pulls = (0..50).map(|caller| {
