@@ -13,6 +13,7 @@ mod header;
 mod manifest;
 mod pull;
 mod push;
+pub(crate) mod relay;
 mod retry;
 mod session;
 #[cfg(test)]

@@ -19,9 +19,11 @@ mod serve;
 #[cfg(test)]
 mod tests;
 mod uploads;
+mod upstream;
 
 pub use access::{Tokens, TokensError};
 pub use serve::serve;
+pub use upstream::Upstream;
 
 use crate::Store;
 use axum::{
@@ -48,6 +50,10 @@ pub struct ServerOptions {
     pub read_only: bool,
     /// Takes deletions.
     pub deletes: bool,
+    /// A second store to read from, such as a daemon's; never written to.
+    pub shared: Option<Store>,
+    /// The registry to fetch from what is not here. Such a registry takes no pushes.
+    pub upstream: Option<Upstream>,
     /// Who may pull and push.
     pub tokens: Tokens,
     /// How long a blob is kept that a client sent, or asked about, for a manifest to come.
@@ -65,6 +71,8 @@ impl Default for ServerOptions {
         ServerOptions {
             read_only: false,
             deletes: true,
+            shared: None,
+            upstream: None,
             tokens: Tokens::default(),
             hold: Duration::from_secs(60 * 60),
             uploads_max: 64,
@@ -94,11 +102,11 @@ impl App {
 
     /// Where manifests and blobs are looked for, in this order.
     fn stores(&self) -> impl Iterator<Item = &Store> {
-        [&self.store].into_iter()
+        [&self.store].into_iter().chain(&self.options.shared)
     }
 
     fn read_only(&self) -> bool {
-        self.options.read_only
+        self.options.read_only || self.options.upstream.is_some()
     }
 }
 
@@ -167,7 +175,7 @@ async fn read(app: Arc<App>, route: Route, request: &Parts) -> Answer {
             referrers::list(app, repository, subject, &request.uri).await
         }
         Route::Manifest(place) => manifests::get(app, place, request).await,
-        Route::Blob(_, digest) => blobs::get(app, digest, request).await,
+        Route::Blob(repository, digest) => blobs::get(app, repository, digest, request).await,
         Route::Upload(repository, id) => uploads::status(&app, &repository, &id),
         Route::Uploads(_) => Err(unsupported()),
     }

@@ -4,8 +4,9 @@ use super::{
     Answer, App, Body, Response, StatusCode,
     error::{Code, Problem},
     finish, finish_with, header, is_current, not_modified,
+    upstream::{self, Flight},
 };
-use crate::{Digest, StoreError, pump::blocking};
+use crate::{Digest, Name, StoreError, pump::blocking};
 use axum::http::{HeaderMap, Method, request::Parts, response::Builder};
 use std::{
     fs::File,
@@ -29,15 +30,25 @@ enum Wanted {
     Outside,
 }
 
-pub(super) async fn get(app: Arc<App>, digest: Digest, request: &Parts) -> Answer {
+/// Where a blob's bytes come from.
+enum Source {
+    /// A file with all of them.
+    File(File),
+    /// A file that the upstream's bytes still go into.
+    Flight(Flight, Arc<File>),
+    /// Nobody wants them, only their number.
+    Nowhere,
+}
+
+pub(super) async fn get(
+    app: Arc<App>,
+    repository: Name,
+    digest: Digest,
+    request: &Parts,
+) -> Answer {
     let headers = &request.headers;
-    let looking = Arc::clone(&app);
-    let (file, size) = blocking(move || open(&looking, &digest)).await?;
-    if request.method == Method::HEAD && !app.read_only() {
-        // Whoever asks before a push relies on the answer until the manifest comes.
-        app.recent.hold(&app.store, &digest);
-    }
     let etag = format!("\"{digest}\"");
+    let (source, size) = find(&app, &repository, &digest, request).await?;
     if is_current(headers, &etag) {
         return not_modified(&etag, &digest);
     }
@@ -47,18 +58,48 @@ pub(super) async fn get(app: Arc<App>, digest: Digest, request: &Parts) -> Answe
         .header(header::ETAG, &etag)
         .header("docker-content-digest", digest.to_string());
     match wanted(headers, &etag, size) {
-        Wanted::Whole => send(response, file, 0, size).await,
+        Wanted::Whole => send(response, source, size, 0, size).await,
         Wanted::Part(first, last) => {
             let range = format!("bytes {first}-{last}/{size}");
             let response = response.status(StatusCode::PARTIAL_CONTENT);
             let response = response.header(header::CONTENT_RANGE, range);
-            send(response, file, first, last - first + 1).await
+            send(response, source, size, first, last - first + 1).await
         }
         Wanted::Outside => finish(
             response
                 .status(StatusCode::RANGE_NOT_SATISFIABLE)
                 .header(header::CONTENT_RANGE, format!("bytes */{size}")),
         ),
+    }
+}
+
+/// The blob and its size, from here or from the upstream.
+async fn find(
+    app: &Arc<App>,
+    repository: &Name,
+    digest: &Digest,
+    request: &Parts,
+) -> Result<(Source, u64), Problem> {
+    let (looking, wanted) = (Arc::clone(app), *digest);
+    let found = blocking(move || open(&looking, &wanted)).await;
+    let head = request.method == Method::HEAD;
+    match (found, &app.options.upstream) {
+        (Ok((file, size)), _) => {
+            if head && !app.read_only() {
+                // Whoever asks before a push relies on the answer until the manifest comes.
+                app.recent.hold(&app.store, digest);
+            }
+            Ok((Source::File(file), size))
+        }
+        (Err(StoreError::NotFound { .. }), Some(upstream)) if head => {
+            Ok((Source::Nowhere, upstream.blob_size(repository, digest).await?))
+        }
+        (Err(StoreError::NotFound { .. }), Some(upstream)) => {
+            let mut flight = upstream.blob(app, repository, digest)?;
+            let (file, size) = flight.begun().await?;
+            Ok((Source::Flight(flight, file), size))
+        }
+        (Err(error), _) => Err(error.into()),
     }
 }
 
@@ -88,11 +129,20 @@ pub(super) async fn delete(app: Arc<App>, digest: Digest) -> Answer {
     finish(Response::builder().status(StatusCode::ACCEPTED))
 }
 
-async fn send(response: Builder, mut file: File, first: u64, length: u64) -> Answer {
-    let sought = blocking(move || file.seek(SeekFrom::Start(first)).map(|_| file)).await;
-    let file = tokio::fs::File::from_std(sought.map_err(|error| Problem::internal(&error))?);
-    let stream = ReaderStream::with_capacity(file.take(length), READ_BYTES);
-    finish_with(response.header(header::CONTENT_LENGTH, length), Body::from_stream(stream))
+async fn send(response: Builder, source: Source, size: u64, first: u64, length: u64) -> Answer {
+    let body = match source {
+        Source::File(mut file) => {
+            let sought = blocking(move || file.seek(SeekFrom::Start(first)).map(|_| file)).await;
+            let file = sought.map_err(|error| Problem::internal(&error))?;
+            let file = tokio::fs::File::from_std(file).take(length);
+            Body::from_stream(ReaderStream::with_capacity(file, READ_BYTES))
+        }
+        Source::Flight(flight, file) => {
+            Body::from_stream(upstream::stream(flight, file, size, first, length))
+        }
+        Source::Nowhere => Body::empty(),
+    };
+    finish_with(response.header(header::CONTENT_LENGTH, length), body)
 }
 
 fn wanted(headers: &HeaderMap, etag: &str, size: u64) -> Wanted {

@@ -34,6 +34,8 @@ pub(super) enum Code {
     Denied,
     Unsupported,
     InUse,
+    TooManyFetches,
+    UpstreamFailed,
     NoSpace,
     Internal,
 }
@@ -63,6 +65,8 @@ impl Code {
             Code::Denied => ("DENIED", 403),
             Code::Unsupported => ("UNSUPPORTED", 405),
             Code::InUse => ("DENIED", 409),
+            Code::TooManyFetches => ("TOOMANYREQUESTS", 429),
+            Code::UpstreamFailed => ("UNKNOWN", 502),
             Code::NoSpace => ("DENIED", 507),
             Code::Internal => ("UNKNOWN", 500),
         }
@@ -79,6 +83,10 @@ pub(super) struct Problem {
 impl Problem {
     pub(super) fn new(code: Code, message: impl Into<String>) -> Problem {
         Problem { code, message: message.into() }
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
     }
 
     /// A failure of ours. Its text goes to the log: it names paths, which are nobody else's business.

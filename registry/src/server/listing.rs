@@ -29,6 +29,11 @@ pub(super) async fn catalog(app: Arc<App>, uri: &Uri) -> Answer {
 }
 
 pub(super) async fn tags(app: Arc<App>, name: Name, uri: &Uri) -> Answer {
+    if let Some(upstream) = &app.options.upstream
+        && let Some(answer) = upstream.list(&name, "tags/list", uri, "application/json").await
+    {
+        return answer;
+    }
     let wanted = name.clone();
     let all = blocking(move || known_tags(&app, &wanted)).await?;
     let all = all.ok_or_else(|| Problem::new(Code::NameUnknown, "no such repository"))?;

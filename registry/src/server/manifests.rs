@@ -44,7 +44,11 @@ impl From<StoredManifest> for Found {
 }
 
 pub(super) async fn get(app: Arc<App>, place: Place, request: &Parts) -> Answer {
-    let found = blocking(move || find(&app, &place)).await?.ok_or_else(unknown)?;
+    let found = match app.options.upstream.clone() {
+        Some(upstream) => upstream.manifest(&app, &place).await?,
+        None => blocking(move || find(&app, &place)).await?,
+    };
+    let found = found.ok_or_else(unknown)?;
     let etag = format!("\"{}\"", found.digest);
     if is_current(&request.headers, &etag) {
         return not_modified(&etag, &found.digest);

@@ -19,6 +19,12 @@ use std::{collections::BTreeMap, sync::Arc};
 const PAGE_BYTES_MAX: usize = 2 << 20;
 
 pub(super) async fn list(app: Arc<App>, name: Name, subject: Digest, uri: &Uri) -> Answer {
+    let resource = format!("referrers/{subject}");
+    if let Some(upstream) = &app.options.upstream
+        && let Some(answer) = upstream.list(&name, &resource, uri, media_type::OCI_INDEX).await
+    {
+        return answer;
+    }
     let wanted = query(uri, "artifactType");
     let (looked_in, filter) = (name.clone(), wanted.clone());
     let all = blocking(move || {

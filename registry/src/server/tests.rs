@@ -10,14 +10,14 @@ use crate::{
 use expect_test::{Expect, expect};
 use reqwest::{RequestBuilder, header::HeaderMap};
 
-struct Registry {
-    scratch: Scratch,
-    url: String,
+pub(super) struct Registry {
+    pub(super) scratch: Scratch,
+    pub(super) url: String,
     http: reqwest::Client,
 }
 
 impl Registry {
-    async fn start(options: ServerOptions) -> Registry {
+    pub(super) async fn start(options: ServerOptions) -> Registry {
         let scratch = scratch();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -28,13 +28,13 @@ impl Registry {
         Registry { scratch, url, http }
     }
 
-    fn request(&self, method: &str, path: &str) -> RequestBuilder {
+    pub(super) fn request(&self, method: &str, path: &str) -> RequestBuilder {
         let url = if path.starts_with('/') { path } else { &format!("/v2/{path}") };
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         self.http.request(method, format!("{}{url}", self.url))
     }
 
-    async fn get(&self, path: &str) -> Seen {
+    pub(super) async fn get(&self, path: &str) -> Seen {
         seen(self.request("GET", path)).await
     }
 
@@ -46,25 +46,25 @@ impl Registry {
     }
 }
 
-struct Seen {
-    status: u16,
+pub(super) struct Seen {
+    pub(super) status: u16,
     headers: HeaderMap,
-    body: String,
+    pub(super) body: String,
 }
 
-async fn seen(request: RequestBuilder) -> Seen {
+pub(super) async fn seen(request: RequestBuilder) -> Seen {
     let response = request.send().await.unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     Seen { status, headers, body: response.text().await.unwrap() }
 }
 
 impl Seen {
-    fn header(&self, name: &str) -> &str {
+    pub(super) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// The status and the code of the error, as one line.
-    fn problem(&self) -> String {
+    pub(super) fn problem(&self) -> String {
         let body: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
         format!("{} {}", self.status, body["errors"][0]["code"].as_str().unwrap_or("-"))
     }

@@ -130,6 +130,12 @@ impl Upload {
         self.spool.as_ref().map_or(0, Spool::offset)
     }
 
+    /// A second handle on the bytes, for reading them at their offsets while more arrive.
+    pub(crate) fn reader(&self) -> Result<std::fs::File, StoreError> {
+        let temporary = || StoreError::NotFound { what: "an upload that is over".to_owned() };
+        self.spool.as_ref().ok_or_else(temporary)?.reader()
+    }
+
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.spool.as_mut().map_or(Ok(()), |spool| spool.append(bytes))
     }

@@ -46,6 +46,10 @@ impl Spool {
         self.offset
     }
 
+    pub(super) fn reader(&self) -> Result<File, StoreError> {
+        self.file.try_clone().map_err(|error| self.error(error))
+    }
+
     /// Adds bytes at the end. After an error nothing counts as written, and the same bytes may come again.
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         durable::write_at(&self.file, &self.path, bytes, self.offset)?;
