@@ -71,7 +71,7 @@ pub(crate) enum Verb {
     Cp(verbs::cp::CpArgs),
     /// Make a model from a Modelfile
     Create(verbs::create::CreateArgs),
-    /// Serve a folder of models to other machines
+    /// Serve models to other machines
     #[command(subcommand)]
     Registry(verbs::registry::RegistryVerb),
     /// Find out what is wrong with this machine, the configuration or the daemon
@@ -160,6 +160,7 @@ mod tests {
             "dsk show m -v",
             "dsk create m -f Modelfile -q Q4_K_M",
             "dsk registry serve --listen 127.0.0.1:0 --root /tmp/r --read-only",
+            "dsk registry serve --from-store --upstream https://r.example --token-file t",
             "dsk completion fish",
             "dsk bench m -p 512 -n 128 -d 0 -t 2 -b 8 -r 5 --isa avx2 --kv q8_0 --json",
             "dsk bench m --perplexity t.txt --ctx 512 --chunks 4 --save-logits l.bin",

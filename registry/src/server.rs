@@ -105,6 +105,22 @@ impl App {
         [&self.store].into_iter().chain(&self.options.shared)
     }
 
+    /// Deletes what nobody needs any more: uploads and fetches that broke off, blobs that no manifest
+    /// came for. A store that is only read is left to its owner.
+    fn collect(&self) {
+        if self.options.read_only && self.options.upstream.is_none() {
+            return;
+        }
+        self.recent.release(None);
+        let collected =
+            self.store.remove_condemned().and_then(|_| self.store.gc(&crate::GcOptions::default()));
+        match collected {
+            Ok(collected) if collected.items.is_empty() => {}
+            Ok(collected) => tracing::info!(bytes = collected.bytes(), "collected what is unused"),
+            Err(error) => tracing::warn!(%error, "cannot collect what is unused"),
+        }
+    }
+
     fn read_only(&self) -> bool {
         self.options.read_only || self.options.upstream.is_some()
     }
@@ -115,12 +131,16 @@ type Answer = Result<Response, Problem>;
 
 /// The registry's routes over `store`.
 pub fn router(store: Store, options: ServerOptions) -> Router {
+    routes(Arc::new(App::new(store, options)))
+}
+
+fn routes(app: Arc<App>) -> Router {
     Router::new()
         .route("/v2", any(version))
         .route("/v2/", any(version))
         .route("/v2/{*path}", any(dispatch))
         .fallback(async || Problem::new(Code::NotFound, "a registry has only /v2/"))
-        .with_state(Arc::new(App::new(store, options)))
+        .with_state(app)
 }
 
 /// Tells clients that they found a registry of this version.

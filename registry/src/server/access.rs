@@ -70,12 +70,8 @@ impl Tokens {
         if few { Ok(tokens) } else { Err(TokensError::TooMany) }
     }
 
-    /// Whether somebody may push with a token.
-    pub fn can_push(&self) -> bool {
-        !self.push.is_empty()
-    }
-
-    fn is_empty(&self) -> bool {
+    /// Whether there are none, so that everybody may do everything.
+    pub fn is_empty(&self) -> bool {
         self.pull.is_empty() && self.push.is_empty()
     }
 

@@ -1,7 +1,7 @@
 //! The listening side: connections that are counted, timed, and drained at the end.
 
-use super::{ServerOptions, router};
-use crate::Store;
+use super::{App, ServerOptions, routes};
+use crate::{Store, pump::blocking};
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -14,6 +14,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 /// Connections served at once; the next ones wait in the system's queue.
 const CONNECTIONS_MAX: usize = 512;
@@ -21,6 +22,8 @@ const CONNECTIONS_MAX: usize = 512;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// For running requests to end after the shutdown was asked for.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two looks for what nobody needs any more.
+const COLLECT_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// Before accepting again after the system refused, as it does without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -31,7 +34,9 @@ pub async fn serve(
     options: ServerOptions,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let router = router(store, options);
+    let app = Arc::new(App::new(store, options));
+    let router = routes(Arc::clone(&app));
+    let collecting = AbortOnDropHandle::new(tokio::spawn(collect(app)));
     let (permits, graceful) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), GracefulShutdown::new());
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -48,11 +53,21 @@ pub async fn serve(
             }
         }
     }
-    drop(listener);
+    drop((listener, collecting));
     if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
         tracing::warn!("leaving with requests unfinished");
     }
     Ok(())
+}
+
+/// Collects at once, since a crash may have left something, and then every now and then.
+async fn collect(app: Arc<App>) {
+    let mut interval = tokio::time::interval(COLLECT_INTERVAL);
+    loop {
+        interval.tick().await;
+        let app = Arc::clone(&app);
+        blocking(move || app.collect()).await;
+    }
 }
 
 async fn accept(
