@@ -178,10 +178,18 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn start() -> Registry {
+        Registry::start_with(|command, root| {
+            command.arg("--root").arg(root);
+        })
+    }
+
+    /// Starts one with other flags; `adjust` also gets a folder to keep models in.
+    pub(crate) fn start_with(adjust: impl FnOnce(&mut Command, &Path)) -> Registry {
         let root = home();
-        let mut child = dsk(root.path())
-            .args(["registry", "serve", "--listen", "127.0.0.1:0", "--root"])
-            .arg(root.path().join("store"))
+        let mut command = dsk(root.path());
+        command.args(["registry", "serve", "--listen", "127.0.0.1:0"]);
+        adjust(&mut command, &root.path().join("store"));
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()

@@ -1,12 +1,18 @@
-//! kill -9 at every named step of the store: no blob lies under a name that is not its hash, and
-//! the next pull completes.
+//! kill -9 at every named step of the store, and at random times: no blob lies under a name that is not
+//! its hash, the next pull completes, and it fetches little again.
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use dsk_registry::{Digest, FAILPOINTS};
 
 use crate::harness::{Daemon, Registry, home, success};
+use crate::peers::{Server, daemon_with};
+use crate::proxy::Proxy;
 
 /// Two layers beside the config, larger than one write, unlike each other.
 const BLOB_BYTES: usize = 3 << 20;
@@ -63,4 +69,64 @@ fn a_kill_at_every_step_leaves_a_whole_store_and_the_next_pull_completes() {
         assert!(daemon.run(&["list"]).contains("tiny"), "{step}");
         assert_blobs_are_whole(&daemon.home.path().join("dsk/models"), step);
     }
+}
+
+/// Kills of the test below: the full run has 200 of them, and 256 MiB.
+const KILLS: (&str, u64) = ("DSK_TEST_KILLS", 10);
+const KILL_MIB: (&str, u64) = ("DSK_TEST_KILL_MIB", 64);
+/// The latest that a kill comes after the pull began.
+const KILL_WITHIN_MS: u64 = 2000;
+/// Slows one connection down to about 8 MB/s, so that a pull lasts longer than that.
+const PAUSE: Duration = Duration::from_millis(8);
+/// For what the proxy had under way when its client died.
+const SETTLE: Duration = Duration::from_millis(100);
+/// What one stream may have received and not written when it is killed: a range.
+const AGAIN_BYTES_MAX: u64 = 16 << 20;
+
+fn setting((name, default): (&str, u64)) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+#[test]
+fn fault_02_kills_at_random_times_leave_a_whole_store_and_cost_a_range_a_stream() {
+    let theirs = Server::docker_registry();
+    let mut gguf = dsk_daemon_engine::gguf::testkit::tiny_model("llama", 2);
+    gguf.resize((setting(KILL_MIB) << 20) as usize, 0x5A);
+    let pushed = theirs.name("big:latest");
+    daemon_with(&pushed, &gguf).run(&["push", &pushed]);
+    let proxy = Proxy::start(&theirs.address, PAUSE);
+    let name = format!("{}/library/big:latest", proxy.address);
+    let (mut folder, mut again_most, mut whole) = (home(), 0, 0);
+    let kills = setting(KILLS);
+    for kill in 0..kills {
+        let daemon = Daemon::start_with(folder, |_| {});
+        let mut pull = daemon.dsk();
+        let pull = pull.args(["pull", &name]).stdout(Stdio::null()).stderr(Stdio::null());
+        let (mut pull, began) = (pull.spawn().unwrap(), Instant::now());
+        let delay = Duration::from_millis(RandomState::new().hash_one(kill) % KILL_WITHIN_MS);
+        while began.elapsed() < delay && pull.try_wait().unwrap().is_none() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        folder = daemon.kill();
+        pull.wait().unwrap();
+        thread::sleep(SETTLE);
+        let models = folder.path().join("dsk/models");
+        assert_blobs_are_whole(&models, &format!("kill {kill} after {delay:?}"));
+        let again = proxy.taken_again();
+        assert!(again <= AGAIN_BYTES_MAX, "{again} bytes fetched again before kill {kill}");
+        again_most = again_most.max(again);
+        if models.join("manifests").join(&proxy.address).join("library/big/latest").exists() {
+            whole += 1;
+            folder = home();
+            proxy.forget();
+        }
+    }
+    let daemon = Daemon::start_with(folder, |_| {});
+    daemon.run(&["pull", &name]);
+    let again = proxy.taken_again();
+    assert!(again <= AGAIN_BYTES_MAX, "{again} bytes fetched again at last");
+    assert_blobs_are_whole(&daemon.home.path().join("dsk/models"), "the last pull");
+    let blob = format!("dsk/models/blobs/sha256-{}", Digest::of(&gguf).hex());
+    assert!(fs::read(daemon.home.path().join(blob)).unwrap() == gguf);
+    println!("{kills} kills, {whole} pulls whole between them, at most {again_most} bytes again");
 }

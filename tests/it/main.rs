@@ -11,6 +11,8 @@ mod faults;
 mod harness;
 mod idle;
 mod kill;
+mod peers;
+mod proxy;
 mod registry;
 mod systemd;
 mod tidy;

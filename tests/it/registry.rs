@@ -58,6 +58,37 @@ fn a_registry_is_not_opened_to_the_network_by_accident() {
 }
 
 #[test]
+fn the_daemons_own_models_are_shared_while_it_runs() {
+    let source = Registry::start();
+    let folder = home();
+    let gguf = folder.path().join("tiny.gguf");
+    fs::write(&gguf, tiny(10)).unwrap();
+    let owner = Daemon::start();
+    let modelfile = owner.home.path().join("Modelfile");
+    fs::write(&modelfile, format!("FROM {}\n", gguf.display())).unwrap();
+    // Only names of the default registry are shared: those that a client can ask this one for.
+    owner.run(&["create", "shared", "-f", modelfile.to_str().unwrap()]);
+    owner.run(&["create", &source.name("hidden"), "-f", modelfile.to_str().unwrap()]);
+    let home = owner.home.path().join("dsk");
+    let share = Registry::start_with(|command, _| {
+        command.arg("--from-store").env("DSK_HOME", &home);
+    });
+    let reader = Daemon::start();
+    reader.run(&["pull", &share.name("shared")]);
+    let digest = dsk_registry::Digest::of(&tiny(10));
+    let blob = reader.home.path().join(format!("dsk/models/blobs/sha256-{}", digest.hex()));
+    assert_eq!(fs::read(blob).unwrap(), tiny(10));
+    let hidden = reader.dsk().args(["pull", &share.name("hidden")]).output().unwrap();
+    assert_eq!(hidden.status.code(), Some(5), "{}", String::from_utf8_lossy(&hidden.stderr));
+    let pushed = reader.dsk().args(["push", &share.name("shared")]).output().unwrap();
+    assert!(!pushed.status.success());
+    // The owner goes on as before.
+    owner.run(&["rm", "shared"]);
+    let gone = reader.dsk().args(["pull", &share.name("shared")]).output().unwrap();
+    assert_eq!(gone.status.code(), Some(5), "{}", String::from_utf8_lossy(&gone.stderr));
+}
+
+#[test]
 fn changes_made_by_another_program_are_seen() {
     let registry = Registry::start();
     let folder = home();
