@@ -2,7 +2,7 @@
 
 use super::{
     Client, ClientError, IntegrityError, Reference, TransferOptions,
-    fetch::content_range,
+    download::source::content_range,
     retry::{Failure, Retry},
     session::Session,
 };
@@ -247,8 +247,9 @@ impl Blob<'_> {
         })?;
         let got = self.offset + chunk.len() as u64;
         if got > self.size {
-            let (digest, expected) = (self.digest, self.size);
-            return Err(ClientError::from(IntegrityError::Size { digest, expected, got }).into());
+            let (host, digest, expected) = (session.host(), self.digest, self.size);
+            let wrong = IntegrityError::Size { host, digest, expected, got };
+            return Err(ClientError::from(wrong).into());
         }
         Ok(Some(chunk))
     }
