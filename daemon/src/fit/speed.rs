@@ -49,7 +49,7 @@ const BUS_RATE: f64 = 10e9;
 /// Bytes a second of a disk that was not measured.
 const DISK_RATE: f64 = 1e9;
 /// Seconds of a load that do not depend on its size: the process, its confinement.
-const START_SECONDS: f64 = 0.03;
+const START_SECONDS: f64 = 0.01;
 
 /// Where the figures come from, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -166,7 +166,9 @@ impl Calibration {
 fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
+    let (low, high) =
+        (values.get(values.len().saturating_sub(1) / 2)?, values.get(values.len() / 2)?);
+    Some((low + high) / 2.0)
 }
 
 /// Seconds a byte and seconds a layer; `None` where nothing was seen.
