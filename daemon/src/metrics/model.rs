@@ -82,7 +82,8 @@ impl Recent {
         };
         Speed {
             prompt: rate(|usage| (usage.prompt_tokens, usage.prompt_ns)),
-            output: rate(|usage| (usage.output_tokens, usage.output_ns)),
+            // The first token of an answer takes no time of its own: it comes with the prompt's end.
+            output: rate(|usage| (usage.output_tokens.saturating_sub(1), usage.output_ns)),
         }
     }
 }
@@ -99,11 +100,13 @@ mod tests {
     fn the_speed_is_that_of_the_last_requests() {
         let recent = Recent::default();
         assert_eq!(recent.speed(), Speed::default());
-        let slow = Usage { output_tokens: 1, output_ns: 1_000_000_000, ..Usage::default() };
+        recent.push(Usage { output_tokens: 1, output_ns: 1000, ..Usage::default() });
+        assert_eq!(recent.speed(), Speed::default());
+        let slow = Usage { output_tokens: 2, output_ns: 2_000_000_000, ..Usage::default() };
         recent.push(slow);
-        assert_eq!(recent.speed(), Speed { prompt: None, output: Some(1.0) });
+        assert_eq!(recent.speed(), Speed { prompt: None, output: Some(0.5) });
         for _ in 0..RECENT_MAX {
-            recent.push(Usage { output_tokens: 20, output_ns: 1_000_000_000, ..slow });
+            recent.push(Usage { output_tokens: 21, output_ns: 1_000_000_000, ..slow });
         }
         assert_eq!(recent.speed().output, Some(20.0));
     }
