@@ -12,13 +12,14 @@ use std::{
     time::Duration,
 };
 
-use dsk_registry::Name;
+use dsk_registry::{Keyring, Name, RegistryConfig};
 use url::Url;
 
 use crate::{keep_alive::KeepAlive, runner::PATIENCE};
 
 pub mod host;
 mod parse;
+mod registries;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -86,6 +87,8 @@ keys! {
     Registry "registry" ["DSK_REGISTRY"];
     /// Bytes per second that all pulls together may fetch, such as `10M`; 0 for no limit.
     LimitRate "limit_rate" ["DSK_LIMIT_RATE"];
+    /// Hosts that may have addresses of this network, separated by commas.
+    PrivateHosts "private_hosts" ["DSK_PRIVATE_HOSTS"];
     /// How many models may be resident at once; 0 lets memory decide.
     MaxLoaded "max_loaded" ["DSK_MAX_LOADED", "OLLAMA_MAX_LOADED_MODELS"];
     /// Memory left to other programs: bytes such as `2GiB`; `auto` takes a share of the machine.
@@ -172,6 +175,12 @@ pub struct Config {
     pub registry: Option<Url>,
     /// Bytes per second that all pulls together may fetch; `None` for no limit.
     pub limit_rate: Option<u64>,
+    /// What is configured about single registries, by host.
+    pub registries: BTreeMap<String, RegistryConfig>,
+    /// Hosts that a registry may lead to although they are inside this network.
+    pub private_hosts: Vec<String>,
+    /// Where the credentials of the daemon's user are.
+    pub keyring: Keyring,
     /// How many models may be resident; `None` lets memory decide.
     pub max_loaded: Option<usize>,
     /// Bytes of memory left to other programs; `None` takes a share of the machine.
@@ -262,6 +271,7 @@ impl Config {
 /// The text of every setting that some layer sets, and what was wrong so far.
 struct Layers {
     found: BTreeMap<Key, (String, Origin)>,
+    registries: BTreeMap<String, RegistryConfig>,
     problems: Vec<ConfigProblem>,
     settings: Vec<Setting>,
     user_home: Option<PathBuf>,
@@ -269,12 +279,13 @@ struct Layers {
 
 impl Layers {
     fn read(overrides: &Overrides, env: &dyn Env, files: &Files) -> Layers {
-        let mut problems = Vec::new();
-        let mut found = BTreeMap::new();
+        let user_home = source::variable(env, "HOME").map(PathBuf::from);
+        let mut from_files = source::FromFiles::default();
         // The weakest layer first; a stronger one replaces what it sets.
         for path in [&files.system, &files.user].into_iter().flatten() {
-            found.extend(source::read_file(path, &mut problems));
+            from_files.read(path, user_home.as_deref());
         }
+        let source::FromFiles { settings: mut found, registries, problems } = from_files;
         for key in Key::ALL {
             for name in key.variables().iter().rev() {
                 if let Some(value) = source::variable(env, name) {
@@ -285,8 +296,7 @@ impl Layers {
         for (key, value) in &overrides.values {
             found.insert(*key, (value.clone(), Origin::Flag));
         }
-        let user_home = source::variable(env, "HOME").map(PathBuf::from);
-        Layers { found, problems, settings: Vec::new(), user_home }
+        Layers { found, registries, problems, settings: Vec::new(), user_home }
     }
 
     fn config(&mut self, env: &dyn Env) -> Config {
@@ -301,6 +311,7 @@ impl Layers {
         let origins = self.parsed(Key::Origins, "", |text| Ok(list(text)));
         let registry = self.parsed(Key::Registry, "", registry);
         let limit_rate = self.parsed(Key::LimitRate, "0", bytes);
+        let private_hosts = self.parsed(Key::PrivateHosts, "", |text| Ok(list(text)));
         let max_loaded = self.parsed(Key::MaxLoaded, "0", |text| number(text, LOADED_MAX));
         let reserve = self.parsed(Key::MemoryReserve, "auto", bytes);
         let queue = QUEUE_DEFAULT.to_string();
@@ -322,6 +333,9 @@ impl Layers {
             origins: origins.unwrap_or_default(),
             registry: registry.flatten(),
             limit_rate: limit_rate.flatten().filter(|rate| *rate > 0),
+            registries: std::mem::take(&mut self.registries),
+            private_hosts: private_hosts.unwrap_or_default(),
+            keyring: Keyring::of_user(|name| env.get(name)),
             max_loaded: max_loaded.filter(|limit| *limit > 0),
             memory_reserve: reserve.flatten(),
             max_queue: max_queue.unwrap_or(QUEUE_DEFAULT),

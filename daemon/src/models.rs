@@ -131,11 +131,14 @@ impl Layers<'_> {
         let weights = self.stored.layer(media_type::MODEL);
         let weights = weights.ok_or_else(|| ModelsError::NoWeights { name: name.clone() })?;
         let config = &self.stored.manifest.config;
+        let config_bytes = self.bytes("config", &config.digest, JSON_BYTES_MAX)?;
         Ok(ModelSpec {
             digest: self.stored.digest,
             model_digest: weights.digest,
             model_path: self.store.blob_path(&weights.digest),
-            config: self.parse("config", &config.digest, JSON_BYTES_MAX)?,
+            config: ModelConfig::from_json(&config_bytes).map_err(|error| {
+                self.broken("config", &config.digest, &format!("cannot be used: {error}"))
+            })?,
             template: self.one_text("template", media_type::TEMPLATE)?,
             system: self.one_text("system", media_type::SYSTEM)?,
             parameters: self.one_json("params", media_type::PARAMS)?.unwrap_or_default(),

@@ -102,7 +102,10 @@ impl Service {
         let index = Index::open(&config.index_path())?;
         let about = ClientConfig {
             registry: config.registry.clone(),
-            user_agent: concat!("dsk/", env!("CARGO_PKG_VERSION")).to_owned(),
+            registries: config.registries.clone(),
+            private_hosts: config.private_hosts.clone(),
+            keyring: config.keyring.clone(),
+            ..ClientConfig::default()
         };
         let limits = Limits { rate: config.limit_rate, ..Limits::default() };
         let client = Client::with_limits(about, limits)?;

@@ -3,6 +3,7 @@
 //! A transfer is one future. It waits with limits, retries what may pass, resumes what is on disk, and
 //! stops at the next await when it is cancelled or dropped; a partial file stays for the next try.
 
+mod address;
 mod auth;
 mod clock;
 mod download;
@@ -13,23 +14,25 @@ mod header;
 mod manifest;
 mod pull;
 mod push;
+mod registries;
 pub(crate) mod relay;
 mod retry;
 mod session;
+mod sign_in;
 #[cfg(test)]
 mod tests;
 mod variants;
 
+pub use auth::Keyring;
 pub use error::{ClientError, IntegrityError};
 pub use header::Header;
+pub use registries::{Proxy, RegistryConfig};
 pub use variants::{Hints, SourceVariant};
 
-use crate::{Descriptor, Digest, Name, Store, StoredManifest};
-use std::{
-    fmt,
-    sync::{Arc, Once},
-    time::Duration,
-};
+use crate::{DEFAULT_HOST, Descriptor, Digest, Name, Store, StoredManifest};
+use auth::Grants;
+use registries::{Registries, Route};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -43,6 +46,12 @@ pub struct ClientConfig {
     pub registry: Option<Url>,
     /// How the client introduces itself; empty for `dsk/<version>`.
     pub user_agent: String,
+    /// What is configured about single registries, by host, with its port when it has one.
+    pub registries: BTreeMap<String, RegistryConfig>,
+    /// Hosts that may have addresses of this network although no registry is configured there.
+    pub private_hosts: Vec<String>,
+    /// Who the user is.
+    pub keyring: Keyring,
 }
 
 /// What one transfer may do.
@@ -165,10 +174,9 @@ type Report<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 #[derive(Clone, Debug)]
 pub struct Client {
     registry: Option<Url>,
-    /// For hosts elsewhere, through the system's proxy when one is set.
-    remote: reqwest::Client,
-    /// For this machine, never through a proxy.
-    local: reqwest::Client,
+    registries: Arc<Registries>,
+    keyring: Arc<Keyring>,
+    grants: Grants,
     limits: Limits,
     /// Keeps all pulls together to the limit on their rate.
     pace: Arc<download::rate::Pace>,
@@ -185,17 +193,26 @@ impl Client {
         if let Some(registry) = &config.registry {
             endpoint::check_registry(registry)?;
         }
-        let agent = match config.user_agent.as_str() {
-            "" => concat!("dsk/", env!("CARGO_PKG_VERSION")),
-            agent => agent,
-        };
+        for mirror in config.registries.values().flat_map(|registry| &registry.mirrors) {
+            let own = config.registries.get(&endpoint::host_of(mirror));
+            registries::check_mirror(mirror, own.is_some_and(|own| own.insecure))?;
+        }
         Ok(Client {
+            registries: Arc::new(Registries::new(&config, &limits)?),
             registry: config.registry,
-            remote: build(agent, &limits, reqwest::ClientBuilder::new)?,
-            local: build(agent, &limits, || reqwest::ClientBuilder::new().no_proxy())?,
+            keyring: Arc::new(config.keyring),
+            grants: Grants::default(),
             pace: Arc::new(download::rate::Pace::new(limits.rate)),
             limits,
         })
+    }
+
+    /// How the registry of a name is talked to.
+    fn route_of(&self, name: &Name) -> &Route {
+        match self.registry.as_ref().filter(|_| name.host() == DEFAULT_HOST) {
+            Some(registry) => self.registries.of(&endpoint::host_of(registry)),
+            None => self.registries.of(name.host()),
+        }
     }
 
     /// Fetches a model into the store. Blobs that are there are not fetched again, partial ones are
@@ -267,33 +284,4 @@ impl Client {
             result = push::run(self, store, name, options, &progress) => result,
         }
     }
-}
-
-/// Redirects are followed by hand (see `session`), so that credentials and schemes are looked at.
-fn build(
-    agent: &str,
-    limits: &Limits,
-    new: fn() -> reqwest::ClientBuilder,
-) -> Result<reqwest::Client, ClientError> {
-    static PROVIDER: Once = Once::new();
-    // An error means that the program has chosen a provider already, which is as good.
-    PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-    let builder = || {
-        new()
-            .user_agent(agent)
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .connect_timeout(limits.connect)
-            .pool_idle_timeout(POOL_IDLE)
-    };
-    let built = builder().build().or_else(|error| {
-        // A bare container has no root certificates. That is no reason to refuse plain HTTP to this
-        // machine: without roots, every https connection fails and says so.
-        tracing::warn!(error = error::chain(&error), "no https: the system has no certificates");
-        builder().tls_certs_only([]).build()
-    });
-    built.map_err(|error| ClientError::Unreachable {
-        host: "any registry".to_owned(),
-        reason: format!("the HTTP client cannot start: {}", error::chain(&error)),
-    })
 }

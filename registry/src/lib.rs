@@ -18,14 +18,15 @@ mod failpoints;
 mod fixture;
 mod manifest;
 mod name;
+pub mod oci_layout;
 mod pump;
 mod quantization;
 pub mod server;
 mod store;
 
 pub use client::{
-    Client, ClientConfig, ClientError, Header, Hints, IntegrityError, Limits, Progress, Reference,
-    SourceVariant, TransferOptions,
+    Client, ClientConfig, ClientError, Header, Hints, IntegrityError, Keyring, Limits, Progress,
+    Proxy, Reference, RegistryConfig, SourceVariant, TransferOptions,
 };
 pub use digest::{Digest, DigestError, Hasher};
 pub use failpoints::{FAILPOINTS, arm_failpoints};

@@ -9,11 +9,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
 mod index;
-/// The media types that dsk reads and writes.
 pub mod media_type;
+mod pack;
 
-pub(crate) use index::Index;
 pub use index::QUANTIZATION;
+pub(crate) use index::{Entry, Index};
+pub(crate) use pack::ModelPack;
 
 /// A manifest: a configuration blob and the layers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +91,22 @@ pub enum ManifestError {
         /// The limit.
         max: usize,
     },
+    /// A layer that would have to be unpacked.
+    #[error(
+        "its layer {digest} is packed ({media_type}); dsk takes weights as they are and unpacks nothing"
+    )]
+    Packed {
+        /// The layer's type.
+        media_type: String,
+        /// The layer.
+        digest: Digest,
+    },
+    /// Weights in several files.
+    #[error("its weights are in {} parts, which dsk cannot join: {}", .0.len(), .0.join(", "))]
+    Sharded(Vec<String>),
+    /// Weights in a format other than GGUF.
+    #[error("its weights ({0}) are not in GGUF, the one format that dsk runs")]
+    Format(String),
     /// Sizes that no disk can hold, or one digest with two sizes.
     #[error("the manifest's sizes are impossible: {0}")]
     Sizes(String),
@@ -100,6 +117,8 @@ impl Manifest {
     pub const BYTES_MAX: usize = 4 << 20;
     /// Most layers of a manifest.
     pub const LAYERS_MAX: usize = 4096;
+    /// Most parts of a model that an error names.
+    const LABELS_MAX: usize = 16;
 
     /// A manifest of Ollama's type over blobs that are in the store.
     pub fn new(config: Descriptor, layers: Vec<Layer>) -> Manifest {
@@ -140,6 +159,32 @@ impl Manifest {
     /// The bytes of all layers and of the configuration.
     pub fn size(&self) -> u64 {
         self.layers.iter().map(|layer| layer.size).fold(self.config.size, u64::saturating_add)
+    }
+
+    /// Whether it is a model that dsk can hold and run: not packed, not in parts, not of another format.
+    /// What is no model at all is left to whoever looks for its weights.
+    pub fn check_model(&self) -> Result<(), ManifestError> {
+        if let Some(layer) =
+            self.layers.iter().find(|layer| media_type::is_packed(&layer.media_type))
+        {
+            let (media_type, digest) = (crate::digest::excerpt(&layer.media_type), layer.digest);
+            return Err(ManifestError::Packed { media_type, digest });
+        }
+        let models: Vec<&Layer> = self.of_kind(media_type::MODEL).collect();
+        let foreign = self.layers.iter().find(|layer| media_type::is_weight(&layer.media_type));
+        match (models.as_slice(), foreign) {
+            ([], Some(layer)) => Err(ManifestError::Format(layer.label())),
+            ([] | [_], _) => Ok(()),
+            (parts, _) => {
+                let labels = parts.iter().take(Self::LABELS_MAX).map(|layer| layer.label());
+                Err(ManifestError::Sharded(labels.collect()))
+            }
+        }
+    }
+
+    /// Every layer of a kind, in order; see [`Layer::kind`].
+    pub fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Layer> {
+        self.layers.iter().filter(move |layer| layer.kind() == kind)
     }
 
     fn check_sizes(&self) -> Result<(), ManifestError> {
@@ -186,6 +231,23 @@ impl Layer {
     pub fn new(media_type: &str, digest: Digest, size: u64) -> Layer {
         let media_type = media_type.to_owned();
         Layer { media_type, digest, size, from: None, name: None, annotations: BTreeMap::new() }
+    }
+
+    /// Which of Ollama's types it amounts to, whatever format it comes in: [`media_type::MODEL`] for
+    /// weights that are a GGUF file.
+    pub fn kind(&self) -> &str {
+        media_type::kind(&self.media_type, self.file())
+    }
+
+    /// The name of the file it was made from. It is only ever compared: no path is made of it.
+    fn file(&self) -> Option<&str> {
+        let annotation = |key| self.annotations.get(key).map(String::as_str);
+        annotation(media_type::FILE_PATH).or_else(|| annotation(media_type::TITLE))
+    }
+
+    /// What to call it in an error.
+    fn label(&self) -> String {
+        crate::digest::excerpt(self.file().unwrap_or(&self.media_type))
     }
 
     /// The layer as a plain blob.
@@ -254,11 +316,36 @@ pub struct ModelConfig {
 impl ModelConfig {
     /// Largest configuration, in bytes.
     pub const BYTES_MAX: usize = 4 << 20;
+    /// Longest fact taken from another format, in characters.
+    const TEXT_CHARS_MAX: usize = 100;
 
-    /// Parses a configuration; an empty object is one.
+    /// Parses a configuration of any format; an empty object is one.
     pub fn from_json(bytes: &[u8]) -> Result<ModelConfig, ManifestError> {
         check_length(bytes, Self::BYTES_MAX)?;
-        serde_json::from_slice(bytes).map_err(|error| ManifestError::Malformed(error.to_string()))
+        let config: ModelConfig = serde_json::from_slice(bytes)
+            .map_err(|error| ManifestError::Malformed(error.to_string()))?;
+        Ok(config.completed())
+    }
+
+    /// Docker's format and ModelPack keep the same facts in an object `config`, under other names.
+    fn completed(mut self) -> ModelConfig {
+        let text = |keys: &[&str]| {
+            let inner = self.other.get("config").and_then(serde_json::Value::as_object);
+            let found = keys.iter().find_map(|key| inner?.get(*key)?.as_str());
+            found.map(|text| text.chars().take(Self::TEXT_CHARS_MAX).collect::<String>())
+        };
+        let fields = [
+            (text(&["format"]), &mut self.model_format),
+            (text(&["architecture"]), &mut self.model_family),
+            (text(&["parameters", "paramSize"]), &mut self.model_type),
+            (text(&["quantization"]), &mut self.file_type),
+        ];
+        for (found, field) in fields {
+            if let Some(found) = found.filter(|_| field.is_empty()) {
+                *field = found;
+            }
+        }
+        self
     }
 
     /// The bytes to store as the configuration blob.

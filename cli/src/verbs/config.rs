@@ -85,6 +85,7 @@ mod tests {
             origins           -                                   default
             registry          -                                   default
             limit_rate        0                                   default
+            private_hosts     -                                   default
             max_loaded        0                                   default
             memory_reserve    auto                                default
             max_queue         512                                 default

@@ -6,9 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use dsk_registry::RegistryConfig;
 use toml::de::{DeTable, DeValue};
 
-use super::{ConfigProblem, Key};
+use super::{ConfigProblem, Key, registries};
 
 /// A configuration file longer than this is a mistake.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -95,17 +96,57 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One file's settings as text, each with its line. Problems are added to `problems`.
-pub(super) fn read_file(
-    path: &Path,
-    problems: &mut Vec<ConfigProblem>,
-) -> BTreeMap<Key, (String, Origin)> {
-    match bounded_text(path) {
-        Ok(Some(text)) => parse_file(path, &text, problems),
-        Ok(None) => BTreeMap::new(),
-        Err(error) => {
-            problems.push(ConfigProblem::file(path, 0, &format!("cannot be read: {error}")));
-            BTreeMap::new()
+/// What the files hold, each setting as text with its line; a later file is stronger.
+#[derive(Debug, Default)]
+pub(super) struct FromFiles {
+    pub(super) settings: BTreeMap<Key, (String, Origin)>,
+    pub(super) registries: BTreeMap<String, RegistryConfig>,
+    pub(super) problems: Vec<ConfigProblem>,
+}
+
+impl FromFiles {
+    /// Reads one more file. `user_home` is what `~` means in it.
+    pub(super) fn read(&mut self, path: &Path, user_home: Option<&Path>) {
+        match bounded_text(path) {
+            Ok(Some(text)) => self.parse(path, &text, user_home),
+            Ok(None) => {}
+            Err(error) => self.problem(path, 0, &format!("cannot be read: {error}")),
+        }
+    }
+
+    fn problem(&mut self, path: &Path, line: usize, message: &str) {
+        self.problems.push(ConfigProblem::file(path, line, message));
+    }
+
+    fn parse(&mut self, path: &Path, text: &str, user_home: Option<&Path>) {
+        let table = match DeTable::parse(text) {
+            Ok(table) => table.into_inner(),
+            Err(error) => {
+                let line = error.span().map_or(0, |span| line_of(text, span.start));
+                return self.problem(path, line, error.message());
+            }
+        };
+        for (key, value) in &table {
+            let line = line_of(text, key.span().start);
+            let name = key.get_ref().as_ref();
+            match (Key::find(name), value_text(value.get_ref())) {
+                _ if name == registries::REGISTRIES => {
+                    let found = &mut self.registries;
+                    for (at, message) in registries::read(value.get_ref(), user_home, found) {
+                        let line = if at == 0 { line } else { line_of(text, at) };
+                        self.problem(path, line, &message);
+                    }
+                }
+                (None, _) => self.problem(path, line, &unknown(name)),
+                (Some(_), None) => {
+                    let message = format!("`{name}` must be a string, a number, true or false");
+                    self.problem(path, line, &message);
+                }
+                (Some(key), Some(text)) => {
+                    let origin = Origin::File { path: path.to_owned(), line };
+                    self.settings.insert(key, (text, origin));
+                }
+            }
         }
     }
 }
@@ -123,41 +164,10 @@ fn bounded_text(path: &Path) -> io::Result<Option<String>> {
     std::fs::read_to_string(path).map(Some)
 }
 
-fn parse_file(
-    path: &Path,
-    text: &str,
-    problems: &mut Vec<ConfigProblem>,
-) -> BTreeMap<Key, (String, Origin)> {
-    let mut settings = BTreeMap::new();
-    let table = match DeTable::parse(text) {
-        Ok(table) => table.into_inner(),
-        Err(error) => {
-            let line = error.span().map_or(0, |span| line_of(text, span.start));
-            problems.push(ConfigProblem::file(path, line, error.message()));
-            return settings;
-        }
-    };
-    for (key, value) in &table {
-        let line = line_of(text, key.span().start);
-        let name = key.get_ref().as_ref();
-        match (Key::find(name), value_text(value.get_ref())) {
-            (None, _) => problems.push(ConfigProblem::file(path, line, &unknown(name))),
-            (Some(_), None) => {
-                let message = format!("`{name}` must be a string, a number, true or false");
-                problems.push(ConfigProblem::file(path, line, &message));
-            }
-            (Some(key), Some(text)) => {
-                let origin = Origin::File { path: path.to_owned(), line };
-                settings.insert(key, (text, origin));
-            }
-        }
-    }
-    settings
-}
-
 fn unknown(name: &str) -> String {
     let known: Vec<_> = Key::ALL.iter().map(|key| key.name()).collect();
-    format!("unknown key `{name}`; the keys are {}", known.join(", "))
+    let tables = registries::REGISTRIES;
+    format!("unknown key `{name}`; the keys are {} and {tables}", known.join(", "))
 }
 
 /// A TOML value as the text a flag or a variable would carry; lists of strings are joined by commas.

@@ -52,6 +52,7 @@ fn defaults() {
             origins =  (default)
             registry =  (default)
             limit_rate = 0 (default)
+            private_hosts =  (default)
             max_loaded = 0 (default)
             memory_reserve = auto (default)
             max_queue = 512 (default)
@@ -84,6 +85,7 @@ fn the_strongest_layer_wins_and_is_named() {
             origins = https://a.test,https://b.test (DIR/user.toml:2)
             registry =  (default)
             limit_rate = 0 (default)
+            private_hosts =  (default)
             max_loaded = 3 (flag)
             memory_reserve = auto (default)
             max_queue = 7 (DIR/system.toml:2)
@@ -116,6 +118,7 @@ fn systemd_folders() {
             origins =  (default)
             registry =  (default)
             limit_rate = 0 (default)
+            private_hosts =  (default)
             max_loaded = 0 (default)
             memory_reserve = auto (default)
             max_queue = 512 (default)
@@ -139,7 +142,7 @@ fn every_problem_is_told_at_once() {
         "a = \n",
         expect![[r#"
             DIR/system.toml:1: string values must be quoted, expected literal string
-            DIR/user.toml:2: unknown key `keepalive`; the keys are home, models, host, socket, keep_alive, keep_alive_min, keep_alive_max, pinned, origins, registry, limit_rate, max_loaded, memory_reserve, max_queue, context_length, runner_timeout, log, log_format, insecure_bind
+            DIR/user.toml:2: unknown key `keepalive`; the keys are home, models, host, socket, keep_alive, keep_alive_min, keep_alive_max, pinned, origins, registry, limit_rate, private_hosts, max_loaded, memory_reserve, max_queue, context_length, runner_timeout, log, log_format, insecure_bind and registries
             DIR/user.toml:4: `log` must be a string, a number, true or false
             environment DSK_KEEP_ALIVE: keep_alive: "soon" is not a duration: write seconds (300), a duration (5m, 1h30m), 0 or -1 (forever)
             environment DSK_REGISTRY: registry: "me:5000" is not an http:// or https:// address
@@ -183,4 +186,78 @@ fn values_reach_their_fields() {
     assert_eq!(config.context_length, Some(4096));
     assert_eq!(config.models, PathBuf::from("/home/ada/m"));
     assert_eq!(config.index_path(), PathBuf::from("/home/ada/.local/share/dsk/dsk.db"));
+}
+
+#[test]
+fn registries_have_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = |system: &str, user: &str| {
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            Some(path)
+        };
+        let files = Files { user: file("user.toml", user), system: file("system.toml", system) };
+        let loaded = Config::load(&Overrides::default(), &variables(&[]), &files);
+        let place = format!("{}/", folder.path().display());
+        match loaded {
+            Ok(config) => format!("{:#?}", config.registries),
+            Err(error) => error.to_string().replace(&place, ""),
+        }
+    };
+    let system =
+        "[registries.\"r.lan:5000\"]\ninsecure = true\n[registries.\"hub\"]\ninsecure = true";
+    let user = "private_hosts = [\"s3.lan\"]\n[registries.\"R.lan:5000\"]\nca = \"~/ca.pem\"\n\
+                mirrors = [\"https://m.lan\"]\nrealms = [\"auth.lan\"]\nproxy = \"none\"\n";
+    expect![[r#"
+        {
+            "hub": RegistryConfig {
+                insecure: true,
+                ca: None,
+                mirrors: [],
+                realms: [],
+                proxy: System,
+            },
+            "r.lan:5000": RegistryConfig {
+                insecure: false,
+                ca: Some(
+                    "/home/ada/ca.pem",
+                ),
+                mirrors: [
+                    Url {
+                        scheme: "https",
+                        cannot_be_a_base: false,
+                        username: "",
+                        password: None,
+                        host: Some(
+                            Domain(
+                                "m.lan",
+                            ),
+                        ),
+                        port: None,
+                        path: "/",
+                        query: None,
+                        fragment: None,
+                    },
+                ],
+                realms: [
+                    "auth.lan",
+                ],
+                proxy: Direct,
+            },
+        }"#]]
+    .assert_eq(&load(system, user));
+    let wrong = "[registries.\"a/b\"]\n[registries.r]\ninsecure = 1\nca = 2\nmirrors = \"x\"\n\
+                 realms = [3]\nproxy = \"x\"\nport = 4\n[registries.s]\nmirrors = [\"ftp://x\"]\n";
+    expect![[r#"
+        user.toml:1: "a/b" is no host, which is HOST or HOST:PORT
+        user.toml:4: registries."r".ca: must be the path of a PEM file
+        user.toml:3: registries."r".insecure: must be true or false
+        user.toml:5: registries."r".mirrors: must be a list of strings
+        user.toml:8: registries."r".port: unknown key; the keys are insecure, ca, mirrors, realms, proxy
+        user.toml:7: registries."r".proxy: "x" is not an http:// or https:// address
+        user.toml:6: registries."r".realms: must be a list of strings
+        user.toml:10: registries."s".mirrors: "ftp://x" is not an http:// or https:// address"#]]
+    .assert_eq(&load("", wrong));
+    assert!(load("registries = 3", "").contains("[registries.\"host\"]"));
 }

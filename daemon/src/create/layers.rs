@@ -63,7 +63,7 @@ impl<'a> Assembly<'a> {
     }
 
     fn base_parameters(&self) -> Result<Map<String, Value>, ApiError> {
-        let layer = self.layers.iter().rfind(|layer| layer.media_type == media_type::PARAMS);
+        let layer = self.layers.iter().rfind(|layer| layer.kind() == media_type::PARAMS);
         let Some(layer) = layer else { return Ok(Map::new()) };
         let bytes = self.store.read_blob(&layer.digest, JSON_BYTES_MAX);
         let bytes = bytes.map_err(|error| failed(&error))?;
@@ -113,7 +113,7 @@ impl<'a> Assembly<'a> {
 
     fn replace(&mut self, media_type: &str, bytes: &[u8]) -> Result<(), ApiError> {
         let layer = self.write(media_type, bytes)?;
-        self.layers.retain(|layer| layer.media_type != media_type);
+        self.layers.retain(|layer| layer.kind() != media_type);
         self.layers.push(layer);
         Ok(())
     }

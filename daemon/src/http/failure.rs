@@ -57,7 +57,11 @@ pub(crate) fn of_registry(error: &ClientError) -> ApiError {
         }
         ClientError::Unreachable { .. } => ApiError::new(ErrorCode::RegistryUnreachable, text),
         ClientError::Unauthorized { .. } => ApiError::new(ErrorCode::Unauthorized, text),
-        ClientError::Insecure { .. } => ApiError::new(ErrorCode::RegistryInsecure, text),
+        ClientError::Insecure { .. } | ClientError::PrivateAddress { .. } => {
+            ApiError::new(ErrorCode::RegistryInsecure, text)
+        }
+        ClientError::Format { .. } => ApiError::new(ErrorCode::UnsupportedModel, text),
+        ClientError::Setting { .. } => ApiError::new(ErrorCode::InvalidRequest, text),
         ClientError::Integrity(_) => ApiError::new(ErrorCode::IntegrityFailed, text),
         ClientError::NoSpace { .. } => ApiError::new(ErrorCode::NoSpace, text),
         ClientError::Store(error) => of_store(error),

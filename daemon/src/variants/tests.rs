@@ -25,7 +25,7 @@ async fn registry(models: &[(&str, &[u8])]) -> (TempDir, Client) {
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(serve(listener, store, ServerOptions::default(), std::future::pending()));
     let registry = Some(url.parse().unwrap());
-    let client = Client::new(ClientConfig { registry, user_agent: String::new() }).unwrap();
+    let client = Client::new(ClientConfig { registry, ..ClientConfig::default() }).unwrap();
     (folder, client)
 }
 

@@ -19,8 +19,7 @@ impl Client {
                 .map_err(|error| unreachable(error.to_string()))?,
         };
         let url = base.join("/v2/").map_err(|error| unreachable(error.to_string()))?;
-        let local = super::endpoint::is_loopback(&base);
-        let http = if local { &self.local } else { &self.remote };
+        let http = self.registries.of(&super::endpoint::host_of(&base)).http(&url);
         let answer = http.head(url).timeout(self.limits.connect).send().await;
         let answer = answer.map_err(|error| unreachable(super::error::chain(&error)))?;
         let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok());

@@ -1,9 +1,11 @@
 //! Where a name is served: which scheme, which host, and what a redirect may lead to.
 
-use super::ClientError;
+use super::{
+    ClientError,
+    address::{Guard, Reach, stated},
+};
 use crate::{DEFAULT_HOST, Name};
-use std::net::{Ipv4Addr, Ipv6Addr};
-use url::{Host, Url};
+use url::Url;
 
 /// The URLs under which the registry of `name` may be, best first. There are two only for a host whose
 /// scheme nobody stated, when plain HTTP is allowed.
@@ -11,13 +13,19 @@ pub(super) fn candidates(
     registry: Option<&Url>,
     name: &Name,
     insecure: bool,
+    guard: &Guard,
 ) -> Result<Vec<Url>, ClientError> {
     if let Some(registry) = registry.filter(|_| name.host() == DEFAULT_HOST) {
         check_plain_http(registry, insecure)?;
         return Ok(vec![registry.clone()]);
     }
-    let https = url_of("https", name.host())?;
-    let http = url_of("http", name.host())?;
+    let host = server(name.host());
+    let https = url_of("https", host)?;
+    let http = url_of("http", host)?;
+    // Whoever writes an address of this network means it, but these are never a registry.
+    if stated(&https) == Some(Reach::Local) && !allows(guard, &https) {
+        return Err(private(&https, &https));
+    }
     Ok(match (is_loopback(&https), insecure) {
         (true, _) => vec![http],
         (false, true) => vec![https, http],
@@ -25,10 +33,32 @@ pub(super) fn candidates(
     })
 }
 
+/// The host that serves a host's names: Docker's own goes by another name on the wire.
+fn server(host: &str) -> &str {
+    match host {
+        "docker.io" | "index.docker.io" => "registry-1.docker.io",
+        other => other,
+    }
+}
+
+/// The URL has no name or password in it.
+pub(super) fn is_plain(url: &Url) -> bool {
+    url.username().is_empty() && url.password().is_none()
+}
+
+fn allows(guard: &Guard, url: &Url) -> bool {
+    url.host_str().is_some_and(|host| guard.allows(host))
+}
+
+fn private(from: &Url, to: &Url) -> ClientError {
+    let address = to.host_str().unwrap_or_default().to_owned();
+    ClientError::PrivateAddress { host: host_of(from), target: host_of(to), address }
+}
+
 /// A configured registry is an `http` or `https` URL without credentials.
 pub(super) fn check_registry(registry: &Url) -> Result<(), ClientError> {
-    let plain = registry.username().is_empty() && registry.password().is_none();
-    if matches!(registry.scheme(), "http" | "https") && registry.has_host() && plain {
+    let http = matches!(registry.scheme(), "http" | "https");
+    if http && registry.has_host() && is_plain(registry) {
         return Ok(());
     }
     Err(ClientError::Protocol {
@@ -56,48 +86,24 @@ pub(super) fn host_of(url: &Url) -> String {
 
 /// Whether the URL leads to this machine for sure.
 pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(domain)) => domain == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
+    stated(url) == Some(Reach::Loopback)
 }
 
-fn check_plain_http(url: &Url, insecure: bool) -> Result<(), ClientError> {
+pub(super) fn check_plain_http(url: &Url, insecure: bool) -> Result<(), ClientError> {
     if url.scheme() == "https" || is_loopback(url) || insecure {
         return Ok(());
     }
     Err(ClientError::Insecure { host: host_of(url) })
 }
 
-/// Whether the URL names an address that only machines close by can mean: a registry out there has no
-/// business sending us to one.
-fn is_internal(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => is_internal_v4(address),
-        Some(Host::Ipv6(address)) => is_internal_v6(address),
-        _ => is_loopback(url),
-    }
-}
-
-fn is_internal_v4(address: Ipv4Addr) -> bool {
-    address.is_loopback()
-        || address.is_private()
-        || address.is_link_local()
-        || address.is_unspecified()
-}
-
-fn is_internal_v6(address: Ipv6Addr) -> bool {
-    address.to_ipv4_mapped().is_some_and(is_internal_v4)
-        || address.is_loopback()
-        || address.is_unicast_link_local()
-        || address.is_unique_local()
-        || address.is_unspecified()
-}
-
-/// Decides about a redirect; `Err` says why it is not followed.
-pub(super) fn check_redirect(from: &Url, to: &Url, insecure: bool) -> Result<(), ClientError> {
+/// Decides about a redirect; `Err` says why it is not followed. A name that it leads to is looked at once
+/// its addresses are known, by the [`Guard`] that looks it up.
+pub(super) fn check_redirect(
+    from: &Url,
+    to: &Url,
+    insecure: bool,
+    guard: &Guard,
+) -> Result<(), ClientError> {
     let refuse = |reason: &str| {
         let reason = format!("it redirects to {}, {reason}", host_of(to));
         Err(ClientError::Protocol { host: host_of(from), reason })
@@ -107,10 +113,19 @@ pub(super) fn check_redirect(from: &Url, to: &Url, insecure: bool) -> Result<(),
         ("https", "http") => return refuse("from https to plain http"),
         _ => return refuse("which is not an HTTP address"),
     }
-    if is_internal(to) && !is_internal(from) {
-        return refuse("an address inside this network");
-    }
+    check_inward(from, to, guard)?;
     check_plain_http(to, insecure)
+}
+
+/// A registry leads no further in than it is itself, unless the configuration allows it.
+pub(super) fn check_inward(from: &Url, to: &Url, guard: &Guard) -> Result<(), ClientError> {
+    let outward = match stated(to) {
+        None | Some(Reach::Public) => true,
+        Some(Reach::Loopback) => is_loopback(from),
+        Some(Reach::Private) => matches!(stated(from), Some(Reach::Private | Reach::Loopback)),
+        Some(Reach::Local) => false,
+    };
+    if outward || allows(guard, to) { Ok(()) } else { Err(private(from, to)) }
 }
 
 #[cfg(test)]
@@ -121,7 +136,7 @@ mod tests {
     fn resolved(name: &str, registry: Option<&str>, insecure: bool, expected: Expect) {
         let registry = registry.map(|url| Url::parse(url).unwrap());
         let name = Name::parse(name).unwrap();
-        let answer = match candidates(registry.as_ref(), &name, insecure) {
+        let answer = match candidates(registry.as_ref(), &name, insecure, &Guard::default()) {
             Ok(urls) => urls.iter().map(Url::as_str).collect::<Vec<_>>().join(" "),
             Err(error) => error.to_string(),
         };
@@ -144,19 +159,34 @@ mod tests {
             false,
             expect!["lan:81 would be spoken to over plain HTTP; allow it with --insecure"],
         );
+        resolved("docker.io/ai/b", None, false, expect!["https://registry-1.docker.io/"]);
+        resolved("10.0.0.1/a/b", None, false, expect!["https://10.0.0.1/"]);
+        resolved(
+            "169.254.169.254/a/b",
+            None,
+            true,
+            expect![[
+                r#"169.254.169.254 is inside this network (169.254.169.254); if that is right, allow it with a table [registries."169.254.169.254"] in the configuration"#
+            ]],
+        );
         // The configured registry stands in for the default host only.
         resolved("hf.co/a/b", Some("http://127.0.0.1/"), false, expect!["https://hf.co/"]);
     }
 
     #[test]
     fn redirects_lead_neither_inwards_nor_to_plain_http() {
+        let guard = Guard::new(["10.7.7.7".to_owned()]);
         let verdict = |from: &str, to: &str, insecure| {
             let [from, to] = [from, to].map(|url| Url::parse(url).unwrap());
-            check_redirect(&from, &to, insecure).is_ok()
+            check_redirect(&from, &to, insecure, &guard).is_ok()
         };
         assert!(verdict("https://a.example/", "https://b.example/", false));
         assert!(verdict("http://127.0.0.1:1/", "http://127.0.0.1:2/", false));
         assert!(verdict("http://a.example/", "http://b.example/", true));
+        assert!(verdict("https://10.0.0.1/", "https://10.0.0.2/", false));
+        assert!(verdict("https://a.example/", "https://10.7.7.7/", false));
+        assert!(!verdict("https://10.0.0.1/", "https://127.0.0.1/", false));
+        assert!(!verdict("http://127.0.0.1:1/", "http://169.254.169.254/", true));
         assert!(!verdict("http://127.0.0.1:1/", "http://b.example/", false));
         for to in [
             "http://b.example/",

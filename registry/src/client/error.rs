@@ -20,11 +20,31 @@ pub enum ClientError {
         /// The last failure.
         reason: String,
     },
-    /// The registry wants credentials, which dsk does not have.
-    #[error("{host} does not allow this without signing in")]
+    /// The registry wants credentials, which dsk does not have or which are not enough.
+    #[error("{host} does not allow this: {remedy}")]
     Unauthorized {
         /// The registry's host.
         host: String,
+        /// What was shown, and what to do.
+        remedy: String,
+    },
+    /// A registry, or one that it leads to, is inside this network, and nobody has allowed that.
+    #[error("{}", inward(.host, .target, .address))]
+    PrivateAddress {
+        /// The registry's host.
+        host: String,
+        /// The host that it leads to, which may be itself.
+        target: String,
+        /// The address of that.
+        address: String,
+    },
+    /// A setting of the configuration that cannot be used.
+    #[error("{key}: {reason}")]
+    Setting {
+        /// The setting.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// Plain HTTP to another machine.
     #[error("{host} would be spoken to over plain HTTP; allow it with --insecure")]
@@ -35,6 +55,14 @@ pub enum ClientError {
     /// What arrived is not what was asked for.
     #[error(transparent)]
     Integrity(#[from] IntegrityError),
+    /// The model is whole, and in a form that dsk does not take.
+    #[error("{name} cannot be used: {error}")]
+    Format {
+        /// The model.
+        name: String,
+        /// What it is instead.
+        error: ManifestError,
+    },
     /// The disk is too full for the model.
     #[error("no space left in {}{}", path.display(), shortfall(*needed, *available))]
     NoSpace {
@@ -115,6 +143,19 @@ impl From<StoreError> for ClientError {
             other => ClientError::Store(other),
         }
     }
+}
+
+fn inward(host: &str, target: &str, address: &str) -> String {
+    if host == target {
+        return format!(
+            "{host} is inside this network ({address}); if that is right, allow it with a table \
+             [registries.\"{host}\"] in the configuration"
+        );
+    }
+    format!(
+        "{host} leads to {target}, which is inside this network ({address}); if that is right, add \
+         it to private_hosts in the configuration"
+    )
 }
 
 fn shortfall(needed: Option<u64>, available: Option<u64>) -> String {

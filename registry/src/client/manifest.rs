@@ -23,6 +23,8 @@ pub(super) async fn fetch(
     let types = [media_type::MANIFEST, media_type::OCI_MANIFEST];
     let bytes = bytes(session, reference, &types).await?;
     let manifest = Manifest::from_json(&bytes).map_err(|error| unusable(session, error))?;
+    let form = |error| ClientError::Format { name: session.name.to_string(), error };
+    manifest.check_model().map_err(form)?;
     Ok((manifest, bytes))
 }
 

@@ -1,7 +1,7 @@
 //! A push: the blobs that the registry lacks, then the manifest.
 
 use super::{
-    Client, ClientError, Progress, Report, TransferOptions, endpoint,
+    Client, ClientError, Progress, Report, TransferOptions,
     retry::{Failure, Retry},
     session::{Call, Session},
 };
@@ -38,7 +38,7 @@ pub(super) async fn run(
     let stored = stored.ok_or_else(|| ClientError::NotFound { name: name.to_string() })?;
     // A removal meanwhile must not take what is being sent.
     let _pin = store.pin(stored.manifest.blobs().iter().map(|blob| blob.digest));
-    let session = Session::open(client, name, options).await?;
+    let session = Session::open_to_push(client, name, options).await?;
     for blob in stored.manifest.blobs() {
         send_blob(&session, store, &blob, report).await?;
     }
@@ -121,7 +121,7 @@ async fn start_upload(session: &Session<'_>) -> Result<Url, Failure> {
     let location = location.and_then(|location| url.join(location).ok());
     let location = location
         .ok_or_else(|| session.protocol("it starts an upload without a Location".to_owned()))?;
-    endpoint::check_redirect(&url, &location, session.insecure())?;
+    session.check_redirect(&url, &location)?;
     Ok(location)
 }
 

@@ -1,21 +1,19 @@
-//! One transfer's talk with one registry: redirects, tokens, time limits, and what a status means.
+//! One transfer's talk with one registry and its mirrors: redirects, time limits, and what a status means.
 
 use super::{
-    Client, ClientError, Limits, TransferOptions,
-    auth::{self, Challenge},
-    endpoint,
+    Client, ClientError, Limits, TransferOptions, address, endpoint,
     error::chain,
     retry::{self, Failure, FailureKind},
+    sign_in::{self, SignIn, Tries},
 };
 use crate::{Digest, Name, digest::excerpt};
 use bytes::Bytes;
 use reqwest::{
     Body, Method, RequestBuilder, Response, StatusCode,
-    header::{AUTHORIZATION, HeaderMap, LOCATION, WWW_AUTHENTICATE},
+    header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION},
 };
 use std::{
-    sync::Mutex,
-    sync::PoisonError,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, SystemTime},
 };
 use url::Url;
@@ -36,61 +34,114 @@ pub(super) struct Call<'a> {
     pub(super) timeout: Option<Duration>,
 }
 
+/// What a session is for; a registry asks who we are by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Pull,
+    Push,
+}
+
 /// The registry of one name.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
     client: &'a Client,
     pub(super) name: &'a Name,
-    base: Url,
-    insecure: bool,
-    /// The anonymous token, once the registry has asked for one.
-    token: Mutex<Option<String>>,
+    /// The mirrors in their order, and last the registry itself.
+    origins: Vec<Origin<'a>>,
+    /// The first of them that is still believed in.
+    current: AtomicUsize,
+}
+
+/// One server that has the name's repository.
+#[derive(Debug)]
+pub(super) struct Origin<'a> {
+    pub(super) base: Url,
+    pub(super) route: &'a super::registries::Route,
+    /// Plain HTTP is allowed.
+    pub(super) insecure: bool,
+    pub(super) sign_in: SignIn,
 }
 
 impl<'a> Session<'a> {
-    /// Finds out under which URL the registry is.
+    /// Finds out under which URL the registry is, for a pull.
     pub(super) async fn open(
         client: &'a Client,
         name: &'a Name,
         options: &TransferOptions,
     ) -> Result<Session<'a>, ClientError> {
-        let urls = endpoint::candidates(client.registry.as_ref(), name, options.insecure)?;
+        let mut origins = Vec::new();
+        for mirror in &client.route_of(name).config.mirrors {
+            origins.push(Origin::new(client, name, mirror.clone(), false, Purpose::Pull));
+        }
+        Session::with(client, name, options, Purpose::Pull, origins).await
+    }
+
+    /// The same for a push, which no mirror takes.
+    pub(super) async fn open_to_push(
+        client: &'a Client,
+        name: &'a Name,
+        options: &TransferOptions,
+    ) -> Result<Session<'a>, ClientError> {
+        Session::with(client, name, options, Purpose::Push, Vec::new()).await
+    }
+
+    async fn with(
+        client: &'a Client,
+        name: &'a Name,
+        options: &TransferOptions,
+        purpose: Purpose,
+        mut origins: Vec<Origin<'a>>,
+    ) -> Result<Session<'a>, ClientError> {
+        let registry = client.registry.as_ref();
+        let route = client.route_of(name);
+        let insecure = options.insecure || route.config.insecure;
+        let urls = endpoint::candidates(registry, name, insecure, &route.guard)?;
         let [first, others @ ..] = urls.as_slice() else {
             let reason = "its name gives no address".to_owned();
             return Err(ClientError::Unreachable { host: name.host().to_owned(), reason });
         };
-        let session = |base: &Url| Session {
-            client,
-            name,
-            base: base.clone(),
-            insecure: options.insecure,
-            token: Mutex::default(),
-        };
+        let origin = |base: &Url| Origin::new(client, name, base.clone(), insecure, purpose);
+        let mut own = origin(first);
         for other in others {
+            let probe = Session { client, name, origins: vec![own], current: AtomicUsize::new(0) };
             // Any answer at all will do: this only asks whether someone speaks TLS there.
-            if session(first).send(&session(first).get(first.clone())).await.is_err() {
+            own = if probe.send(&probe.get(first.clone())).await.is_err() {
                 tracing::warn!(host = name.host(), "no https there, going on with plain http");
-                return Ok(session(other));
-            }
+                origin(other)
+            } else {
+                origin(first)
+            };
         }
-        Ok(session(first))
+        origins.push(own);
+        Ok(Session { client, name, origins, current: AtomicUsize::new(0) })
     }
 
     pub(super) fn limits(&self) -> &'a Limits {
         &self.client.limits
     }
 
-    pub(super) fn insecure(&self) -> bool {
-        self.insecure
+    fn at(&self) -> usize {
+        self.current.load(Ordering::Relaxed).min(self.origins.len() - 1)
+    }
+
+    /// Where the name's repository is believed to be.
+    fn origin(&self) -> &Origin<'a> {
+        &self.origins[self.at()]
     }
 
     pub(super) fn host(&self) -> String {
-        endpoint::host_of(&self.base)
+        endpoint::host_of(&self.origin().base)
+    }
+
+    /// Whether the registry may send us on to `to`.
+    pub(super) fn check_redirect(&self, from: &Url, to: &Url) -> Result<(), ClientError> {
+        let origin = self.origin();
+        endpoint::check_redirect(from, to, origin.insecure, &origin.route.guard)
     }
 
     /// The URL of a resource of the repository, such as `manifests/latest`.
     pub(super) fn url(&self, resource: &str) -> Url {
-        let mut url = self.base.clone();
+        let mut url = self.origin().base.clone();
         let prefix = url.path().trim_end_matches('/').to_owned();
         let (namespace, model) = (self.name.namespace(), self.name.model());
         url.set_path(&format!("{prefix}/v2/{namespace}/{model}/{resource}"));
@@ -110,37 +161,60 @@ impl<'a> Session<'a> {
         Call { method, url, headers: HeaderMap::new(), body: None, timeout }
     }
 
-    /// Sends a request and follows redirects; any status that is none comes back.
+    /// Sends a request and follows redirects; any status that is none comes back. What a mirror does not
+    /// give is asked of the next one, and of the registry itself in the end.
     pub(super) async fn send(&self, call: &Call<'_>) -> Result<Response, Failure> {
-        let (mut url, mut redirects, mut challenged) = (call.url.clone(), 0, false);
+        let own = |origin: &&Origin<'_>| origin.is_own(&call.url);
+        let at = self.origins.iter().position(|origin| own(&origin));
+        let (mut at, mut url) = (at.unwrap_or_else(|| self.at()), call.url.clone());
         loop {
-            let response = self.send_once(call, &url).await?;
+            let origin = &self.origins[at];
+            let sent = self.send_to(origin, call, &url).await;
+            let failed = sent.as_ref().map_or(true, |response| !is_answer(response.status()));
+            match self.origins.get(at + 1).and_then(|next| origin.moved(&url, next)) {
+                Some(next) if failed => url = next,
+                _ => return sent,
+            }
+            at += 1;
+            self.current.fetch_max(at, Ordering::Relaxed);
+            tracing::warn!(mirror = %origin.base, name = %self.name, "the mirror does not have it");
+        }
+    }
+
+    async fn send_to(
+        &self,
+        origin: &Origin<'a>,
+        call: &Call<'_>,
+        url: &Url,
+    ) -> Result<Response, Failure> {
+        let (mut url, mut redirects, mut tries) = (url.clone(), 0, Tries::default());
+        loop {
+            let shown = origin.sign_in.header_for(origin, &url);
+            let response = self.send_once(origin, call, &url, shown.as_ref()).await?;
             match response.status() {
-                StatusCode::UNAUTHORIZED if !challenged && self.is_own(&url) => {
-                    challenged = true;
-                    self.authenticate(&response).await?;
+                StatusCode::UNAUTHORIZED if origin.is_own(&url) => {
+                    sign_in::answer(self, origin, &response, shown, &mut tries).await?;
                 }
                 status if status.is_redirection() && status != StatusCode::NOT_MODIFIED => {
                     redirects += 1;
-                    url = self.redirected(call, &url, &response, redirects)?;
+                    url = self.redirected(origin, call, &url, &response, redirects)?;
                 }
                 _ => return Ok(response),
             }
         }
     }
 
-    /// The same origin as the registry: nobody else gets the token.
-    fn is_own(&self, url: &Url) -> bool {
-        url.origin() == self.base.origin()
-    }
-
-    async fn send_once(&self, call: &Call<'_>, url: &Url) -> Result<Response, Failure> {
-        let mut request = self.http(url).request(call.method.clone(), url.clone());
+    async fn send_once(
+        &self,
+        origin: &Origin<'_>,
+        call: &Call<'_>,
+        url: &Url,
+        shown: Option<&HeaderValue>,
+    ) -> Result<Response, Failure> {
+        let mut request = origin.route.http(url).request(call.method.clone(), url.clone());
         request = request.headers(call.headers.clone());
-        if self.is_own(url)
-            && let Some(token) = self.token()
-        {
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        if let Some(shown) = shown {
+            request = request.header(AUTHORIZATION, shown.clone());
         }
         if let Some(body) = call.body {
             request = request.body(body());
@@ -148,11 +222,8 @@ impl<'a> Session<'a> {
         self.timed(request, call.timeout).await
     }
 
-    fn http(&self, url: &Url) -> &'a reqwest::Client {
-        if endpoint::is_loopback(url) { &self.client.local } else { &self.client.remote }
-    }
-
-    async fn timed(
+    /// Sends one request as it is, without redirects and without signing in.
+    pub(super) async fn timed(
         &self,
         request: RequestBuilder,
         timeout: Option<Duration>,
@@ -168,6 +239,7 @@ impl<'a> Session<'a> {
 
     fn redirected(
         &self,
+        origin: &Origin<'_>,
         call: &Call<'_>,
         from: &Url,
         response: &Response,
@@ -187,29 +259,8 @@ impl<'a> Session<'a> {
         let to = location.and_then(|location| from.join(location).ok());
         let to =
             to.ok_or_else(|| self.protocol(format!("{status} without a Location to go to")))?;
-        endpoint::check_redirect(from, &to, self.insecure)?;
+        endpoint::check_redirect(from, &to, origin.insecure, &origin.route.guard)?;
         Ok(to)
-    }
-
-    /// Gets an anonymous token as the 401 asks; the caller then tries again.
-    async fn authenticate(&self, refused: &Response) -> Result<(), Failure> {
-        let unauthorized = || ClientError::Unauthorized { host: self.host() };
-        let header = refused.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
-        let challenge = header.and_then(Challenge::parse).ok_or_else(unauthorized)?;
-        let url = challenge.token_url(&self.base).ok_or_else(unauthorized)?;
-        let request = self.http(&url).get(url);
-        let response = self.timed(request, Some(self.limits().stall)).await?;
-        if !response.status().is_success() {
-            return Err(unauthorized().into());
-        }
-        let answer = self.body(response, auth::ANSWER_BYTES_MAX).await?;
-        let token = answer.as_deref().and_then(auth::token_in).ok_or_else(unauthorized)?;
-        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
-        Ok(())
-    }
-
-    fn token(&self) -> Option<String> {
-        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads a small body whole; None when it is larger than `max` bytes.
@@ -242,7 +293,7 @@ impl<'a> Session<'a> {
     pub(super) async fn refused(&self, response: Response) -> Failure {
         let status = response.status();
         match status.as_u16() {
-            401 | 403 => ClientError::Unauthorized { host: self.host() }.into(),
+            401 | 403 => sign_in::refused(self.origin()).into(),
             404 => ClientError::NotFound { name: self.name.to_string() }.into(),
             408 | 429 | 500 | 502 | 503 | 504 => {
                 let error = ClientError::Unreachable {
@@ -270,8 +321,62 @@ impl<'a> Session<'a> {
 
     /// A connection that did not come about, or broke. The URL is left out: it may be a signed one.
     fn broken(&self, error: &reqwest::Error) -> Failure {
+        if let Some(refused) = refused_address(error) {
+            let address::Refused { host, address } = refused;
+            let own = self.origin().base.host_str() == Some(host);
+            let target = if own { self.host() } else { host.clone() };
+            let address = address.to_string();
+            return ClientError::PrivateAddress { host: self.host(), target, address }.into();
+        }
         let cause =
             std::error::Error::source(error).map_or_else(|| "it broke off".to_owned(), chain);
         self.unreachable(cause)
     }
+}
+
+/// The guard's refusal, if it is among the causes.
+fn refused_address(error: &reqwest::Error) -> Option<&address::Refused> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(refused) = error.downcast_ref() {
+            return Some(refused);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+impl<'a> Origin<'a> {
+    pub(super) fn new(
+        client: &'a Client,
+        name: &Name,
+        base: Url,
+        insecure: bool,
+        purpose: Purpose,
+    ) -> Origin<'a> {
+        let route = client.registries.of(&endpoint::host_of(&base));
+        let insecure = insecure || route.config.insecure;
+        let sign_in = SignIn::new(client, &base, name, purpose);
+        Origin { base, route, insecure, sign_in }
+    }
+
+    /// The same origin as the server: nobody else gets what it gave us, or what is meant for it.
+    pub(super) fn is_own(&self, url: &Url) -> bool {
+        url.origin() == self.base.origin()
+    }
+
+    /// The URL of the same resource at `next`.
+    fn moved(&self, url: &Url, next: &Origin<'_>) -> Option<Url> {
+        let resource = url.path().strip_prefix(self.base.path().trim_end_matches('/'))?;
+        let mut moved = next.base.clone();
+        moved.set_path(&format!("{}{resource}", moved.path().trim_end_matches('/')));
+        moved.set_query(url.query());
+        self.is_own(url).then_some(moved)
+    }
+}
+
+/// Whether a mirror has answered for the registry: what it gave, or that the bytes end earlier.
+fn is_answer(status: StatusCode) -> bool {
+    status.is_success()
+        || matches!(status, StatusCode::NOT_MODIFIED | StatusCode::RANGE_NOT_SATISFIABLE)
 }

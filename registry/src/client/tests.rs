@@ -2,10 +2,13 @@
 
 mod embedded;
 mod faults;
+mod formats;
 mod header;
 mod hostile;
 mod power;
 mod script;
+mod sign_in;
+mod sources;
 mod variants;
 
 use super::*;
@@ -31,7 +34,7 @@ fn client(registry: &str) -> Client {
 
 fn client_with(registry: &str, limits: Limits) -> Client {
     let registry = Some(Url::parse(registry).unwrap());
-    Client::with_limits(ClientConfig { registry, user_agent: String::new() }, limits).unwrap()
+    Client::with_limits(ClientConfig { registry, ..ClientConfig::default() }, limits).unwrap()
 }
 
 /// A pull without options, progress or cancellation.

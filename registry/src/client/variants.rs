@@ -81,7 +81,7 @@ pub(super) async fn literal(
 }
 
 fn weights(manifest: &Manifest) -> Option<&crate::Layer> {
-    manifest.layers.iter().find(|layer| layer.media_type == media_type::MODEL)
+    manifest.of_kind(media_type::MODEL).next()
 }
 
 fn variant(quant: &str, reference: Reference, manifest: &Manifest) -> Option<SourceVariant> {
@@ -172,6 +172,7 @@ async fn fetched(
             Err(
                 error @ (ClientError::NotFound { .. }
                 | ClientError::Integrity(_)
+                | ClientError::Format { .. }
                 | ClientError::Protocol { .. }),
             ) => tracing::warn!(%reference, %error, "a variant that cannot be had"),
             Err(error) => return Err(error),

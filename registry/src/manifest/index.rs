@@ -56,6 +56,11 @@ impl Index {
 }
 
 impl Entry {
+    /// The tag that an OCI layout gives it.
+    pub(crate) fn tag(&self) -> Option<&str> {
+        self.annotations.get(REF_NAME).map(String::as_str)
+    }
+
     /// The quantization it names, if any.
     pub(crate) fn quantization(&self) -> Option<&'static str> {
         let annotation = |key| self.annotations.get(key).map(String::as_str);

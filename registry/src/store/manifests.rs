@@ -43,14 +43,14 @@ impl StoredManifest {
         self.manifest.size()
     }
 
-    /// The first layer of a type.
-    pub fn layer(&self, media_type: &str) -> Option<&Layer> {
-        self.manifest.layers.iter().find(|layer| layer.media_type == media_type)
+    /// The first layer of a kind.
+    pub fn layer(&self, kind: &str) -> Option<&Layer> {
+        self.manifest.layers.iter().find(|layer| layer.kind() == kind)
     }
 
-    /// Every layer of a type, in order.
-    pub fn layers(&self, media_type: &str) -> impl Iterator<Item = &Layer> {
-        self.manifest.layers.iter().filter(move |layer| layer.media_type == media_type)
+    /// Every layer of a kind, in order.
+    pub fn layers(&self, kind: &str) -> impl Iterator<Item = &Layer> {
+        self.manifest.of_kind(kind)
     }
 }
 

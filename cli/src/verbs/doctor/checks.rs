@@ -121,7 +121,7 @@ pub(super) fn registry(registry: Option<&Url>) -> Finding {
 
 /// Whether this machine's clock agrees with the registry's.
 pub(super) async fn clock(registry: Option<&Url>) -> Finding {
-    let config = ClientConfig { registry: registry.cloned(), user_agent: String::new() };
+    let config = ClientConfig { registry: registry.cloned(), ..ClientConfig::default() };
     let date = match Client::new(config) {
         Ok(client) => client.date().await,
         Err(error) => Err(error),

@@ -258,7 +258,7 @@ async fn a_foreign_realm_learns_nothing() {
     .await;
     let error = pull_from(&script, b"").await.unwrap_err();
     let host = script.url.trim_start_matches("http://").to_owned();
-    assert!(matches!(&error, ClientError::Unauthorized { host: h } if *h == host), "{error}");
+    assert!(matches!(&error, ClientError::Unauthorized { host: h, .. } if *h == host), "{error}");
     assert!(foreign.requests().is_empty());
 }
 
@@ -292,7 +292,7 @@ async fn a_stalled_pull_stops_at_once_when_cancelled() {
     let script = Script::start(|_| Reply::raw("200 OK", "", b"").then_stall()).await;
     let here = scratch();
     let registry = Some(Url::parse(&script.url).unwrap());
-    let client = Client::new(ClientConfig { registry, user_agent: String::new() }).unwrap();
+    let client = Client::new(ClientConfig { registry, ..ClientConfig::default() }).unwrap();
     let cancel = CancellationToken::new();
     let stop = cancel.clone();
     tokio::spawn(async move {

@@ -11,6 +11,7 @@ use tokio::{
 };
 
 /// One answer.
+#[derive(Clone)]
 pub(super) struct Reply {
     head: String,
     body: Vec<u8>,
@@ -84,6 +85,8 @@ pub(super) struct Asked {
     head: String,
     /// How many requests of the same method and path came before.
     pub(super) count: usize,
+    /// What it sends.
+    pub(super) body: Vec<u8>,
 }
 
 impl Asked {
@@ -149,11 +152,17 @@ impl Script {
             head.push(byte);
         }
         let head = String::from_utf8(head).unwrap();
+        // A body that nobody reads would reset the connection under the answer.
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+        if stream.read_exact(&mut body).await.is_err() {
+            return;
+        }
         let line = head.lines().next().unwrap().trim_end_matches(" HTTP/1.1").to_owned();
         let count =
             self.requests().iter().filter(|seen| seen.starts_with(&format!("{line} "))).count();
         self.heads.lock().unwrap().push(head.clone());
-        let reply = answer(&Asked { line, head, count });
+        let reply = answer(&Asked { line, head, count, body });
         let _ = stream.write_all(reply.head.as_bytes()).await;
         match reply.drips {
             None => drop(stream.write_all(&reply.body).await),
