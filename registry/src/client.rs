@@ -120,7 +120,7 @@ impl Default for Limits {
             retry_after_max: Duration::from_secs(60),
             connections: 8,
             range_bytes: 16 << 20,
-            memory_bytes: 96 << 20,
+            memory_bytes: 64 << 20,
             rate: None,
         }
     }
