@@ -83,7 +83,10 @@ impl Recent {
         Speed {
             prompt: rate(|usage| (usage.prompt_tokens, usage.prompt_ns)),
             // The first token of an answer takes no time of its own: it comes with the prompt's end.
-            output: rate(|usage| (usage.output_tokens.saturating_sub(1), usage.output_ns)),
+            output: rate(|usage| match usage.output_tokens {
+                0 | 1 => (0, 0),
+                tokens => (tokens - 1, usage.output_ns),
+            }),
         }
     }
 }
