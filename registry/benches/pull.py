@@ -2,7 +2,7 @@
 """Pull a large blob with dsk and with plain downloaders, in turns, from the same server.
 
     python3 registry/benches/pull.py [--dsk target/release/dsk] [--gib 2] [--rounds 5] [--folder /dev/shm]
-                                     [--server dsk|docker] [--throttle 100]
+                                     [--server dsk|docker] [--throttle 100] [--record NAME]
 
 dsk fetches, hashes, syncs and publishes; curl (eight ranges side by side) and aria2c (eight connections)
 only fetch. For each: the median of the wall times and their spread, CPU seconds, peak memory. With
@@ -21,6 +21,7 @@ import shutil
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -30,6 +31,10 @@ CONNECTIONS = 8
 CHUNK = 1 << 20
 REPOSITORY = "library/bench"
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "kernels" / "benches"))
+import machine  # noqa: E402, it lies beside the benchmarks of the kernels
+
+RECORD = pathlib.Path(__file__).resolve().parent / "record"
 
 
 def free_port():
@@ -239,16 +244,28 @@ def measure(contestants, rounds, port, digest, size, folder):
 
 
 def show(results, size):
-    print(f"{'':8} {'wall s':>8} {'min':>7} {'max':>7} {'MB/s':>7} {'CPU s':>7} {'cores':>6} {'MiB':>6}")
+    """The table as lines, and the medians of the wall times."""
+    lines = [f"{'':8} {'wall s':>8} {'min':>7} {'max':>7} {'MB/s':>7} {'CPU s':>7} {'cores':>6} {'MiB':>6}"]
     for name, runs in results.items():
         walls = [wall for wall, _, _ in runs]
         wall, cpu = statistics.median(walls), statistics.median(run[1] for run in runs)
         memory = max(run[2] for run in runs) / (1 << 20)
-        print(
+        lines.append(
             f"{name:8} {wall:8.2f} {min(walls):7.2f} {max(walls):7.2f} {size / wall / 1e6:7.0f} "
             f"{cpu:7.2f} {cpu / wall:6.2f} {memory:6.0f}"
         )
-    return {name: statistics.median(run[0] for run in runs) for name, runs in results.items()}
+    return lines, {name: statistics.median(run[0] for run in runs) for name, runs in results.items()}
+
+
+def keep(name, arguments, results, lines):
+    """Keeps what was measured, with the machine and the version."""
+    facts = machine.description()
+    version = subprocess.run([arguments.dsk, "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    link = f", a link of {arguments.throttle:g} MB/s" if arguments.throttle else ""
+    told = f"`registry/benches/pull.py`: {arguments.gib:g} GiB from {arguments.server} in {arguments.folder}{link}."
+    text = [*machine.heading("Pulls", facts, version), told, "", "```", *lines, "```", ""]
+    data = {"machine": facts, "dsk": version, "arguments": vars(arguments), "wall_cpu_memory": results}
+    print(machine.keep(name, data, "\n".join(text), RECORD))
 
 
 def main():
@@ -259,6 +276,7 @@ def main():
     parser.add_argument("--folder", default="/dev/shm")
     parser.add_argument("--server", choices=["dsk", "docker"], default="dsk")
     parser.add_argument("--throttle", type=float, help="MB/s of the link")
+    parser.add_argument("--record", metavar="NAME")
     arguments = parser.parse_args()
     size = int(arguments.gib * (1 << 30))
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="dsk-pull-") as name:
@@ -273,16 +291,20 @@ def main():
             peers = [("curl", with_curl), ("aria2c", with_aria2c)]
             contestants = [("dsk", with_dsk, os.path.abspath(arguments.dsk))]
             contestants += [(peer, run, find(peer)) for peer, run in peers if find(peer)]
-            medians = show(measure(contestants, arguments.rounds, port, digest, size, folder), size)
+            results = measure(contestants, arguments.rounds, port, digest, size, folder)
+            lines, medians = show(results, size)
         finally:
             server.kill()
             server.wait()
     others = [wall for name, wall in medians.items() if name != "dsk"]
     if others:
-        print(f"dsk takes {medians['dsk'] / min(others):.3f} times the fastest plain download")
+        lines.append(f"dsk takes {medians['dsk'] / min(others):.3f} times the fastest plain download")
     if arguments.throttle:
         link = size / arguments.throttle / 1e6
-        print(f"dsk takes {medians['dsk'] / link:.3f} times the link's {link:.2f} s")
+        lines.append(f"dsk takes {medians['dsk'] / link:.3f} times the link's {link:.2f} s")
+    print("\n".join(lines))
+    if arguments.record:
+        keep(arguments.record, arguments, results, lines)
 
 
 if __name__ == "__main__":
