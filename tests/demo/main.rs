@@ -17,7 +17,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is asked of each model, by the name that `tests/models.py` knows.
 const MODELS: &[(&str, &str, &str)] = &[
-    ("smollm2", "smollm2:135m", "What is the capital of France?"),
+    ("smollm2", "smollm2:135m", "Why is the sky blue?"),
     ("qwen2.5-coder", "qwen2.5-coder:0.5b", "Write a Python function that reverses a string."),
 ];
 
@@ -122,7 +122,7 @@ impl Demo {
         say("publishing the model: dsk create, dsk push");
         let (_daemon, host) = self.serve_daemon("author")?;
         let modelfile = self.folder.join("Modelfile");
-        let text = "SYSTEM You are a helpful assistant.\nPARAMETER temperature 0\n";
+        let text = "SYSTEM You are a helpful assistant.\nPARAMETER temperature 0\nPARAMETER num_predict 200\n";
         fs::write(&modelfile, format!("FROM {}\n{text}", gguf.display()))?;
         let full = format!("{registry}/library/{name}");
         let dsk = || {
