@@ -275,6 +275,41 @@ fn enter(group: &Group, command: &mut Command, log: fs::File) {
     *command = inside;
 }
 
+/// Has a runner outgrow its group in a phase: its request, and the group.
+fn starve(daemon: &Daemon, group: &Group, model: &str, phase: Phase) -> (Request, PathBuf) {
+    let own = |runner: u32| group.0.join(format!("runner-{runner}"));
+    if phase == Phase::Load {
+        let leaving = daemon.children();
+        let request = Request::send(daemon, model, "Say hello.", 2);
+        let new = || daemon.children().into_iter().find(|child| !leaving.contains(child));
+        let own = own(wait_for("a runner", new));
+        // Enough to start with, and not for the weights.
+        wait_for("its group", || limit(&own, 24 << 20).ok());
+        return (request, own);
+    }
+    works(daemon, model);
+    let own = own(runner(daemon));
+    let used = fs::read_to_string(own.join("memory.usage_in_bytes"));
+    let used: u64 = used.expect("the runner has a group of its own").trim().parse().unwrap();
+    let before = fs::read_to_string(own.join("memory.limit_in_bytes")).unwrap();
+    assert!(before.trim().parse::<u64>().unwrap() > used, "{before} for {used}");
+    // Keys and values of a long prompt are too much, and so are those of a long answer.
+    let (prompt, tokens) = match phase {
+        Phase::Prefill => ("word ".repeat(LONG_PROMPT_WORDS), 10),
+        _ => ("Tell a long story.".to_owned(), 3000),
+    };
+    let request = Request::send(daemon, model, &prompt, tokens);
+    if phase == Phase::Decode {
+        drop(request.until("response", ANSWER));
+    }
+    limit(&own, used + (1 << 20)).unwrap();
+    (request, own)
+}
+
+fn limit(group: &Path, bytes: u64) -> std::io::Result<()> {
+    fs::write(group.join("memory.limit_in_bytes"), bytes.to_string())
+}
+
 #[test]
 fn a_runner_over_its_memory_is_named_and_replaced() {
     let Some(group) = Group::make() else {
@@ -287,19 +322,15 @@ fn a_runner_over_its_memory_is_named_and_replaced() {
         adjust(command);
         enter(&group, command, log);
     });
-    make(&daemon, "hungry");
-    works(&daemon, "hungry");
-    let own = group.0.join(format!("runner-{}", runner(&daemon)));
-    let used = fs::read_to_string(own.join("memory.usage_in_bytes"));
-    let used: u64 = used.expect("the runner has a group of its own").trim().parse().unwrap();
-    let limit = fs::read_to_string(own.join("memory.limit_in_bytes")).unwrap();
-    assert!(limit.trim().parse::<u64>().unwrap() > used, "{limit} for {used}");
-    // Room for nothing more: keys and values of a long prompt are too much.
-    fs::write(own.join("memory.limit_in_bytes"), (used + (1 << 20)).to_string()).unwrap();
-    let long = "word ".repeat(LONG_PROMPT_WORDS);
-    let error = Request::send(&daemon, "hungry", &long, 10).until("error", ANSWER);
-    assert!(error.contains("took more memory than it may"), "{error}");
-    works(&daemon, "hungry");
-    assert!(!own.exists(), "the dead runner's group is removed");
+    // Idle, it allocates nothing.
+    for phase in [Phase::Load, Phase::Prefill, Phase::Decode] {
+        let model = victim("OOM", phase);
+        make(&daemon, &model);
+        let (request, own) = starve(&daemon, &group, &model, phase);
+        let error = request.until("\"error\"", ANSWER);
+        assert!(error.contains("took more memory than it may"), "{phase:?}: {error}");
+        works(&daemon, &model);
+        assert!(!own.exists(), "the dead runner's group is removed");
+    }
     drop(daemon);
 }
