@@ -274,7 +274,10 @@ async fn fault_12_a_signature_is_for_the_registrys_own_host_only() {
         Script::start(move |asked| for_whoever_shows(asked, "Bearer good", &challenge)).await;
     let realms = vec!["localhost".to_owned()];
     let config = RegistryConfig { realms, ..RegistryConfig::default() };
-    let client = client_of(&user(None, true), BTreeMap::from([(host(&script).to_owned(), config)]));
+    // The folder with the key goes with the value.
+    let ada = user(None, true);
+    assert!(ada.keyring.signing_key().unwrap().is_some());
+    let client = client_of(&ada, BTreeMap::from([(host(&script).to_owned(), config)]));
     let model = format!("{}/library/m", host(&script));
     let error = pull(&client, &scratch().store, &model).await.unwrap_err();
     assert!(matches!(error, ClientError::Unauthorized { .. }), "{error}");
