@@ -71,9 +71,10 @@ fn a_kill_at_every_step_leaves_a_whole_store_and_the_next_pull_completes() {
     }
 }
 
-/// Kills of the test below: the full run has 200 of them, and 256 MiB.
+/// Kills of the test below; the full run has 200 of them.
 const KILLS: (&str, u64) = ("DSK_TEST_KILLS", 10);
-const KILL_MIB: (&str, u64) = ("DSK_TEST_KILL_MIB", 64);
+/// The size of its model: twice what a resume may fetch again, so that starting over shows.
+const KILL_MIB: (&str, u64) = ("DSK_TEST_KILL_MIB", 256);
 /// The latest that a kill comes after the pull began.
 const KILL_WITHIN_MS: u64 = 2000;
 /// Slows one connection down to about 8 MB/s, so that a pull lasts longer than that.
@@ -96,6 +97,7 @@ fn fault_02_kills_at_random_times_leave_a_whole_store_and_cost_a_range_a_stream(
     let theirs = Server::docker_registry();
     let mut gguf = dsk_daemon_engine::gguf::testkit::tiny_model("llama", 2);
     gguf.resize((setting(KILL_MIB) << 20) as usize, 0x5A);
+    assert!(again_bytes_max() < gguf.len() as u64, "starting over would not show");
     let pushed = theirs.name("big:latest");
     daemon_with(&pushed, &gguf).run(&["push", &pushed]);
     let proxy = Proxy::start(&theirs.address, PAUSE);

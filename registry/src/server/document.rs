@@ -165,6 +165,7 @@ mod tests {
         let large = " ".repeat(Manifest::BYTES_MAX + 1);
         for text in [
             &image(json!({"manifests": []})),
+            &image(json!({"manifests": [], "mediaType": ""})),
             &image(json!({"mediaType": media_type::OCI_INDEX})),
             &image(json!({"mediaType": "application/vnd.docker.distribution.manifest.v1+json"})),
             &image(json!({"subject": {"digest": "sha256:../.."}})),

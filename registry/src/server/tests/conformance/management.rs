@@ -101,8 +101,11 @@ async fn a_blob_that_a_manifest_names_is_kept() {
 async fn blobs_of_a_push_under_way_survive_the_deletion_of_another_manifest() {
     let suite = Suite::start().await;
     let (digest, _) = suite.push_image("v1", b"layer").await;
-    // A second client finds the layer there, and has yet to send its manifest.
-    suite.head(&format!("blobs/{}", Digest::of(b"layer"))).await;
+    // Asking for its deletion ends the first push's hold on the layer. A second client then finds the
+    // layer there, and has yet to send its manifest.
+    let layer = format!("blobs/{}", Digest::of(b"layer"));
+    assert_eq!(suite.delete(&layer).await.status, 409);
+    assert_eq!(suite.head(&layer).await.status, 200);
     assert_eq!(suite.delete(&format!("manifests/{digest}")).await.status, 202);
     let manifest = image(&[b"layer"], json!({ "annotations": {"second": "client"} }));
     assert_eq!(suite.put("v2", &manifest).await.status, 201);
