@@ -232,6 +232,23 @@ impl Client {
         }
     }
 
+    /// Fetches the blobs that a model of the store lacks, and nothing else: those of the manifest that the
+    /// store has, whatever the registry files under the name by now.
+    pub async fn repair(
+        &self,
+        store: &Store,
+        name: &Name,
+        options: &TransferOptions,
+        progress: impl Fn(Progress) + Send + Sync,
+        cancel: &CancellationToken,
+    ) -> Result<StoredManifest, ClientError> {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(ClientError::Cancelled),
+            result = pull::repair(self, store, name, options, &progress) => result,
+        }
+    }
+
     /// What the source offers for a name that leaves the quantization open, smallest first: the
     /// entries of an index, else the tags that add one to the name's, else the files of a repository
     /// at Hugging Face. Empty when it offers one thing only, or nothing.

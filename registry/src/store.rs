@@ -28,6 +28,7 @@ mod shelf;
 mod spool;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod unfinished;
 mod usage;
 mod verify;
@@ -72,6 +73,8 @@ struct Inner {
     condemned: Mutex<HashSet<Digest>>,
     /// Held to change which manifests there are, and to delete what none of them names.
     manifests: Mutex<()>,
+    /// The names of the manifests.
+    tree: tree::Tree,
     /// Numbers temporary files.
     temporaries: AtomicU64,
     /// Opened by the first transfer that needs it.
@@ -97,6 +100,7 @@ impl Store {
             pins: Mutex::default(),
             condemned: Mutex::default(),
             manifests: Mutex::default(),
+            tree: tree::Tree::default(),
             temporaries: AtomicU64::default(),
             journal: Mutex::default(),
         }))

@@ -7,7 +7,9 @@ use super::{
     manifest,
     session::Session,
 };
-use crate::{Descriptor, Digest, Name, Store, StoredManifest, pump::blocking};
+use crate::{
+    Descriptor, Digest, Manifest, Name, Store, StoreError, StoredManifest, pump::blocking,
+};
 use futures_util::{FutureExt, TryStreamExt, future::BoxFuture, stream};
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -18,20 +20,51 @@ pub(super) async fn run(
     options: &TransferOptions,
     report: Report<'_>,
 ) -> Result<StoredManifest, ClientError> {
+    store.check_writable()?;
     report(Progress::Manifest);
     let session = Session::open(client, name, options).await?;
     let reference = options.from.clone().unwrap_or_else(|| Reference::Tag(name.tag().to_owned()));
     let (manifest, bytes) = manifest::fetch(&session, &reference).await?;
-    let blobs = manifest.blobs();
+    complete(&session, store, (&manifest, bytes), &budget(client, options), report).await
+}
+
+/// Fetches what a model of the store lacks, by its own manifest: a tag may mean another by now.
+pub(super) async fn repair(
+    client: &Client,
+    store: &Store,
+    name: &Name,
+    options: &TransferOptions,
+    report: Report<'_>,
+) -> Result<StoredManifest, ClientError> {
+    let stored = store.manifest(name)?;
+    let stored = stored.ok_or_else(|| StoreError::NotFound { what: name.to_string() })?;
+    let session = Session::open(client, name, options).await?;
+    let manifest = (&stored.manifest, stored.bytes);
+    complete(&session, store, manifest, &budget(client, options), report).await
+}
+
+/// What one transfer may take of connections, memory and the link.
+fn budget(client: &Client, options: &TransferOptions) -> Arc<Budget> {
+    let pace = Arc::new(Pace::new(options.limit_rate));
+    Arc::new(Budget::new(&client.limits, [Arc::clone(&client.pace), pace]))
+}
+
+/// Fetches the blobs that are not here, then gives the model its name.
+async fn complete(
+    session: &Session<'_>,
+    store: &Store,
+    (manifest, bytes): (&Manifest, Vec<u8>),
+    budget: &Arc<Budget>,
+    report: Report<'_>,
+) -> Result<StoredManifest, ClientError> {
+    let (name, blobs) = (session.name, manifest.blobs());
     // Until the manifest names them, nothing else keeps a removal or a collection from taking the blobs.
     let _pin = store.pin(blobs.iter().map(|blob| blob.digest));
     check_space(store, &blobs)?;
     // What is fetched is kept, shown and resumed from now on, should this end before its time.
     let (noted, of, note) = (store.clone(), name.clone(), bytes.clone());
     blocking(move || noted.note_pull(&of, &note)).await?;
-    let pace = Arc::new(Pace::new(options.limit_rate));
-    let budget = Arc::new(Budget::new(&client.limits, [Arc::clone(&client.pace), pace]));
-    fetch_all(&session, store, &blobs, &budget, report).await?;
+    fetch_all(session, store, &blobs, budget, report).await?;
     report(Progress::WritingManifest);
     let (stored, unused) = publish(store, name, bytes).await?;
     if !unused.is_empty() {

@@ -6,6 +6,7 @@ mod formats;
 mod header;
 mod hostile;
 mod power;
+mod repair;
 mod script;
 mod sign_in;
 mod sources;

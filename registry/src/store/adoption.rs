@@ -35,7 +35,7 @@ impl Store {
     }
 
     /// Fails where nothing may be written.
-    pub(super) fn check_writable(&self) -> Result<(), StoreError> {
+    pub fn check_writable(&self) -> Result<(), StoreError> {
         match self.0.writable {
             true => Ok(()),
             false => Err(StoreError::NotAdopted { path: self.root().to_owned() }),

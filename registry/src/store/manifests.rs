@@ -1,6 +1,6 @@
 //! Manifests: stored byte for byte, under their name, always with all their blobs.
 
-use super::{Store, StoreError, durable, guard, paths::MANIFEST_FOLDERS};
+use super::{Store, StoreError, durable, guard, tree};
 use crate::{Digest, Layer, Manifest, Name, failpoints::step};
 use std::{
     fs::{self, File},
@@ -115,7 +115,7 @@ impl Store {
     pub(crate) fn tags(&self, name: &Name) -> Result<Vec<Name>, StoreError> {
         let parents = [name.host(), name.namespace(), name.model()].map(str::to_owned);
         let mut found = Vec::new();
-        walk(&self.paths().model(name), &mut parents.to_vec(), &mut found)?;
+        tree::walk(&self.paths().model(name), &mut parents.to_vec(), &mut tree::read, &mut found)?;
         found.sort();
         Ok(found.into_iter().map(|(name, _)| name).collect())
     }
@@ -172,16 +172,8 @@ impl Store {
 
     /// Every file that lies where a manifest lies and is named as one, by name.
     pub(super) fn manifest_files(&self) -> Result<Vec<(Name, PathBuf)>, StoreError> {
-        files_below(&self.paths().manifests())
+        self.0.tree.files_below(&self.paths().manifests())
     }
-}
-
-/// Every file that lies below `top` where a manifest lies below its folder, by name.
-pub(super) fn files_below(top: &Path) -> Result<Vec<(Name, PathBuf)>, StoreError> {
-    let mut found = Vec::new();
-    walk(top, &mut Vec::new(), &mut found)?;
-    found.sort();
-    Ok(found)
 }
 
 /// The file's bytes and age; None when nothing is there.
@@ -207,33 +199,4 @@ pub(super) fn read_bounded(path: &Path) -> Result<Option<(Vec<u8>, SystemTime)>,
         Err(error) if ErrorKind::NotFound == std::io::Error::kind(&error) => Ok(None),
         Err(error) => Err(StoreError::io(path, error)),
     }
-}
-
-/// Collects the manifests below `folder`; `parents` are the folder names that lead to it.
-fn walk(
-    folder: &Path,
-    parents: &mut Vec<String>,
-    found: &mut Vec<(Name, PathBuf)>,
-) -> Result<(), StoreError> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        // A removal emptied and deleted the folder in between, or it never was one.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(());
-        }
-        Err(error) => return Err(StoreError::io(folder, error)),
-    };
-    for entry in entries {
-        let entry = entry.map_err(|error| StoreError::io(folder, error))?;
-        let Ok(file_name) = entry.file_name().into_string() else { continue };
-        if let [host, namespace, model] = parents.as_slice() {
-            let name = Name::from_parts(host, namespace, model, &file_name);
-            found.extend(name.ok().map(|name| (name, entry.path())));
-        } else if parents.len() < MANIFEST_FOLDERS {
-            parents.push(file_name);
-            walk(&entry.path(), parents, found)?;
-            parents.pop();
-        }
-    }
-    Ok(())
 }

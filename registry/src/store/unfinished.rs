@@ -9,6 +9,7 @@ use super::{
     guard,
     paths::{BlobFile, classify},
     removal::remove_empty_folders,
+    tree,
 };
 use crate::{Digest, Name};
 use std::{collections::HashSet, fs, time::SystemTime};
@@ -131,7 +132,10 @@ impl Store {
     /// The manifests of all pulls that have not ended. One that cannot be read names nothing.
     pub(super) fn unfinished_manifests(&self) -> Result<Vec<StoredManifest>, StoreError> {
         let mut found = Vec::new();
-        for (name, path) in super::manifests::files_below(&self.paths().pulls())? {
+        let mut files = Vec::new();
+        tree::walk(&self.paths().pulls(), &mut Vec::new(), &mut tree::read, &mut files)?;
+        files.sort();
+        for (name, path) in files {
             match self.read_manifest(&name, &path) {
                 Ok(pull) => found.extend(pull),
                 Err(error) => tracing::warn!(%name, %error, "skipping the note of a pull"),

@@ -9,7 +9,9 @@ use crate::{Digest, Name};
 use std::{
     collections::{HashMap, HashSet},
     fs,
+    io::ErrorKind,
     path::Path,
+    time::SystemTime,
 };
 
 /// The bytes of one model.
@@ -103,6 +105,16 @@ impl Store {
             }
         }
         Ok(found)
+    }
+
+    /// When a blob or a link last appeared or went, by the times of their folders.
+    pub fn blobs_changed(&self) -> Result<SystemTime, StoreError> {
+        let time = |folder: &Path| match fs::metadata(folder).and_then(|it| it.modified()) {
+            Ok(time) => Ok(time),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(SystemTime::UNIX_EPOCH),
+            Err(error) => Err(StoreError::io(folder, error)),
+        };
+        Ok(time(&self.paths().blobs())?.max(time(&self.paths().links())?))
     }
 
     fn present(&self) -> Result<(Present, u64), StoreError> {
