@@ -65,6 +65,18 @@ pub(crate) enum Verb {
     Logs(verbs::logs::LogsArgs),
     /// Take a model out of memory
     Stop(verbs::stop::StopArgs),
+    /// Make a model of GGUF files where they lie, without copying them
+    Link(verbs::link::LinkArgs),
+    /// Copy GGUF files, or the model of an OCI layout, into the store
+    Import(verbs::link::ImportArgs),
+    /// Write a model to files that other programs read
+    Export(verbs::export::ExportArgs),
+    /// Read models again and put aside what is damaged
+    Verify(verbs::verify::VerifyArgs),
+    /// Show what takes how much of the disk
+    Df(verbs::df::DfArgs),
+    /// Delete what no model needs
+    Gc(verbs::gc::GcArgs),
     /// Delete models
     Rm(verbs::rm::RmArgs),
     /// Give a model a second name
@@ -108,6 +120,7 @@ Environment:
   DSK_HOST, OLLAMA_HOST      The daemon's address; default 127.0.0.1:11434
   DSK_HOME                   Everything the daemon keeps
   DSK_MODELS, OLLAMA_MODELS  The models; default DSK_HOME/models
+  DSK_ADOPT                  Write to models that another program filled; default false
   DSK_KEEP_ALIVE             How long an idle model stays in memory; default 5m
   DSK_REGISTRY               The registry that serves names without a host
   DSK_LOG                    What `dsk serve` logs: error, warn, info, debug, trace
@@ -162,6 +175,18 @@ mod tests {
             "dsk registry serve --listen 127.0.0.1:0 --root /tmp/r --read-only",
             "dsk registry serve --from-store --upstream https://r.example --token-file t",
             "dsk completion fish",
+            "dsk gc --dry-run --min-age 0 --json",
+            "dsk df --json",
+            "dsk verify a b --repair --json",
+            "dsk verify",
+            "dsk link a.gguf folder --json",
+            "dsk link a.gguf --as me/a:1",
+            "dsk import a.gguf --as a --hard-link",
+            "dsk export m folder --as gguf",
+            "dsk export m folder --as oci-layout --json",
+            "dsk export m folder --as modelpack",
+            "dsk list --partial --json",
+            "dsk rm --partial m",
             "dsk bench m -p 512 -n 128 -d 0 -t 2 -b 8 -r 5 --isa avx2 --kv q8_0 --json",
             "dsk bench m --perplexity t.txt --ctx 512 --chunks 4 --save-logits l.bin",
             "dsk top --once --json",
@@ -199,6 +224,9 @@ mod tests {
             "dsk yield --within -1",
             "dsk yield --resume --within 1",
             "dsk bench",
+            "dsk link",
+            "dsk export m folder --as zip",
+            "dsk gc --min-age -1",
             "dsk bench m -b 0",
             "dsk bench m --kv f8",
             "dsk bench m --perplexity t.txt",

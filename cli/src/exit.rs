@@ -67,8 +67,11 @@ impl Exit {
             | ErrorCode::ContextLengthExceeded
             | ErrorCode::MethodNotAllowed
             | ErrorCode::BodyTooLarge
+            | ErrorCode::NotAdopted
             | ErrorCode::RegistryInsecure => Exit::Usage,
-            ErrorCode::DigestMismatch | ErrorCode::IntegrityFailed => Exit::Integrity,
+            ErrorCode::DigestMismatch | ErrorCode::IntegrityFailed | ErrorCode::LinkBroken => {
+                Exit::Integrity
+            }
             ErrorCode::Forbidden | ErrorCode::Unauthorized => Exit::Unauthorized,
             ErrorCode::ModelNotFound
             | ErrorCode::ManifestNotFound
@@ -184,6 +187,8 @@ mod tests {
             yielded 69
             does_not_fit 6
             no_space 8
+            not_adopted 2
+            link_broken 7
         "#]]
         .assert_eq(&text);
     }

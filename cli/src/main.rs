@@ -1,7 +1,8 @@
 //! The `dsk` command: every verb, the chat prompt, progress and tables.
 //!
 //! `serve`, `runner`, `registry serve` and `bench` run dsk's libraries in this process; every other
-//! verb is a client of the daemon's HTTP API like any editor plugin, and opens no model and no store.
+//! verb is a client of the daemon's HTTP API like any editor plugin, and opens no model and no store,
+//! save that `export` of an OCI layout reads the daemon's store.
 //! `main` is arguments, one verb, one exit code; [`exit`] has the codes and [`failure`] decides
 //! which one an error gets.
 

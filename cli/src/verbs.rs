@@ -5,8 +5,12 @@ pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod cp;
 pub(crate) mod create;
+pub(crate) mod df;
 pub(crate) mod doctor;
+pub(crate) mod export;
 pub(crate) mod fit;
+pub(crate) mod gc;
+pub(crate) mod link;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod pin;
@@ -19,6 +23,7 @@ pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod stop;
 pub(crate) mod top;
+pub(crate) mod verify;
 pub(crate) mod version;
 
 use crate::args::{Cli, Verb};
@@ -48,6 +53,12 @@ pub(crate) fn dispatch(cli: Cli, terminal: &mut Terminal) -> anyhow::Result<Exit
         Verb::Yield(args) => block_on(pin::yield_memory(&shared, &args, terminal)),
         Verb::Show(args) => block_on(show::show(&shared, &args, terminal)),
         Verb::Stop(args) => block_on(stop::stop(&shared, &args, terminal)),
+        Verb::Link(args) => block_on(link::link(&shared, &args, terminal)),
+        Verb::Import(args) => block_on(link::import(&shared, &args, terminal)),
+        Verb::Export(args) => block_on(export::export(&shared, &args, terminal)),
+        Verb::Verify(args) => block_on(verify::verify(&shared, &args, terminal)),
+        Verb::Df(args) => block_on(df::df(&shared, &args, terminal)),
+        Verb::Gc(args) => block_on(gc::gc(&shared, &args, terminal)),
         Verb::Rm(args) => block_on(rm::rm(&shared, &args, terminal)),
         Verb::Cp(args) => block_on(cp::cp(&shared, &args, terminal)),
         Verb::Create(args) => block_on(create::create(&shared, &args, terminal)),

@@ -69,6 +69,8 @@ keys! {
     Home "home" ["DSK_HOME"];
     /// The folder of blobs and manifests.
     Models "models" ["DSK_MODELS", "OLLAMA_MODELS"];
+    /// Whether a models folder that another program filled may be written to.
+    Adopt "adopt" ["DSK_ADOPT"];
     /// The TCP address to listen on.
     Host "host" ["DSK_HOST", "OLLAMA_HOST"];
     /// The Unix socket to listen on, or `none`.
@@ -157,6 +159,8 @@ pub struct Config {
     pub home: PathBuf,
     /// The folder of blobs and manifests, in Ollama's layout.
     pub models: PathBuf,
+    /// Whether a models folder that another program filled may be written to.
+    pub adopt: bool,
     /// The TCP address.
     pub host: SocketAddr,
     /// The Unix socket, if any.
@@ -302,6 +306,7 @@ impl Layers {
     fn config(&mut self, env: &dyn Env) -> Config {
         let home = self.home(env);
         let models = self.path(Key::Models, home.join("models"));
+        let adopt = self.parsed(Key::Adopt, "false", boolean);
         let host = self.parsed(Key::Host, "127.0.0.1:11434", host::parse);
         let socket = self.socket(env);
         let keep_alive = self.parsed(Key::KeepAlive, "5m", from_str::<KeepAlive>);
@@ -324,6 +329,7 @@ impl Layers {
         let config = Config {
             home,
             models,
+            adopt: adopt.unwrap_or_default(),
             host: host.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], host::PORT))),
             socket,
             keep_alive: keep_alive.unwrap_or_default(),

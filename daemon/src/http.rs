@@ -49,6 +49,8 @@ use inference::Model;
 pub(crate) struct Http {
     service: Arc<Service>,
     facts: FactsCache,
+    /// Held by the verification that is under way.
+    verifying: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The whole API. Requests carry the [`crate::Peer`] they came from.
@@ -56,7 +58,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
     let hostname = sysinfo::System::host_name().unwrap_or_default();
     let guard = Guard::new(service.config.host, &hostname, &service.config.origins);
     let metrics = Arc::clone(&service.metrics);
-    let http = Arc::new(Http { service, facts: FactsCache::default() });
+    let http = Arc::new(Http { service, facts: FactsCache::default(), verifying: Arc::default() });
     native_routes()
         .merge(openai_routes())
         .merge(dsk_routes())
@@ -108,6 +110,20 @@ fn dsk_routes() -> Router<Arc<Http>> {
         .route("/api/dsk/unpin", post(dsk::control::unpin))
         .route("/api/dsk/yield", post(dsk::control::yield_all))
         .route("/api/dsk/resume", post(dsk::control::resume))
+        .merge(store_routes())
+}
+
+fn store_routes() -> Router<Arc<Http>> {
+    let partials = get(dsk::upkeep::partials).delete(dsk::upkeep::remove_partial);
+    Router::new()
+        .route("/api/dsk/gc", post(dsk::upkeep::gc))
+        .route("/api/dsk/df", get(dsk::upkeep::df))
+        .route("/api/dsk/partials", partials)
+        .route("/api/dsk/verify", post(dsk::verify::verify))
+        .route("/api/dsk/link", post(dsk::bring::link))
+        .route("/api/dsk/import", post(dsk::bring::import))
+        .route("/api/dsk/blobs/{digest}", get(dsk::bring::blob))
+        .route("/api/dsk/files", post(dsk::bring::files))
 }
 
 impl Http {

@@ -1,12 +1,11 @@
 //! The model index: what `tags` and `show` tell of a model, without opening its file at every call.
 //!
 //! One SQLite file under the daemon's home. Everything in `models` is derived from the manifests and
-//! the headers of the model files, which are the truth: a row is read anew when its manifest's digest
-//! or time changed, and the whole file is made anew when it is missing, broken or of another version.
+//! the headers of the model files, which are the truth: a row is read anew when its manifest's file is
+//! another one ([`seen`]), and the whole file is made anew when it is missing, broken or of another version.
 //! `usage` and `measurements` are counted here and nowhere else, so losing them costs only statistics.
 
 use std::{
-    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,17 +19,20 @@ use rusqlite::{Connection, Row, params};
 mod describe;
 mod measurements;
 mod open;
+mod seen;
 #[cfg(test)]
 mod tests;
 
 pub use measurements::{Run, Seen};
 
 use describe::Details;
+use seen::Damage;
 
 /// The model index and the usage counts. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Index {
     connection: Arc<Mutex<Connection>>,
+    damage: Arc<Mutex<Damage>>,
 }
 
 /// A model as the index knows it.
@@ -60,6 +62,8 @@ pub struct IndexedModel {
     pub embedding_length: Option<u64>,
     /// `completion`, `tools`, `insert`, `thinking`, …
     pub capabilities: Vec<String>,
+    /// Whether a file of it is missing.
+    pub damaged: bool,
 }
 
 /// How much a model was used.
@@ -104,15 +108,18 @@ impl Index {
     /// A broken one is moved aside. Blocking.
     pub fn open(path: &Path) -> Result<Index, IndexError> {
         let connection = open::open(path)?;
-        Ok(Index { connection: Arc::new(Mutex::new(connection)) })
+        Ok(Index { connection: Arc::new(Mutex::new(connection)), damage: Arc::default() })
     }
 
     /// Brings the index up to the files and lists it. Only what changed is read.
     pub async fn refresh(&self, store: &Store) -> Result<Vec<IndexedModel>, IndexError> {
-        let store = store.clone();
+        let (store, damage) = (store.clone(), Arc::clone(&self.damage));
         self.blocking(move |connection| {
-            refresh(connection, &store)?;
-            list(connection)
+            let changed = refresh(connection, &store)?;
+            let mut models = list(connection)?;
+            let mut damage = damage.lock().unwrap_or_else(PoisonError::into_inner);
+            damage.mark(&mut models, connection, &store, changed)?;
+            Ok(models)
         })
         .await
     }
@@ -180,35 +187,45 @@ fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads what changed and forgets what is gone, in one transaction.
-fn refresh(connection: &mut Connection, store: &Store) -> Result<(), IndexError> {
-    let mut known = known(connection)?;
+/// Reads what changed and forgets what is gone, in one transaction; whether there was anything.
+fn refresh(connection: &mut Connection, store: &Store) -> Result<bool, IndexError> {
+    let mut known = seen::known(connection)?;
     let mut changed = Vec::new();
-    for stored in store.list()? {
-        let seen = (stored.digest.to_string(), nanoseconds(stored.modified));
-        if known.remove(&stored.name.full()) != Some(seen) {
-            let details = Details::read(store, &stored);
-            changed.push((stored, details));
+    for stamp in store.stamps()? {
+        if known.remove(&stamp.name.full()).as_deref() == Some(&*seen::text(&stamp)) {
+            continue;
         }
+        let stored = store.manifest(&stamp.name).unwrap_or_else(|error| {
+            tracing::warn!(name = %stamp.name, %error, "skipping a manifest");
+            None
+        });
+        let described = stored.map(|stored| (Details::read(store, &stored), stored));
+        changed.push((stamp, described));
     }
     if changed.is_empty() && known.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let transaction = connection.transaction()?;
     for name in known.keys() {
-        transaction.execute("DELETE FROM models WHERE name = ?1", [name])?;
+        forget(&transaction, name)?;
     }
-    for (stored, details) in &changed {
-        insert(&transaction, stored, details)?;
+    for (stamp, described) in &changed {
+        // One that cannot be read is no row, and is not read again before it changes.
+        forget(&transaction, &stamp.name.full())?;
+        let stored = described.as_ref().map(|(_, stored)| stored);
+        seen::insert(&transaction, stamp, stored)?;
+        if let Some((details, stored)) = described {
+            insert(&transaction, stored, details)?;
+        }
     }
-    Ok(transaction.commit()?)
+    transaction.commit()?;
+    Ok(true)
 }
 
-/// The digest and time of every row, by name.
-fn known(connection: &Connection) -> Result<BTreeMap<String, (String, i64)>, IndexError> {
-    let mut query = connection.prepare("SELECT name, digest, modified FROM models")?;
-    let rows = query.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+fn forget(connection: &Connection, name: &str) -> Result<(), IndexError> {
+    connection.execute("DELETE FROM models WHERE name = ?1", [name])?;
+    connection.execute("DELETE FROM seen WHERE name = ?1", [name])?;
+    Ok(())
 }
 
 fn insert(
@@ -258,6 +275,7 @@ fn list(connection: &Connection) -> Result<Vec<IndexedModel>, IndexError> {
             context_length: row.get::<_, Option<i64>>(9)?.map(i64::unsigned_abs),
             embedding_length: row.get::<_, Option<i64>>(10)?.map(i64::unsigned_abs),
             capabilities: words(row.get(11)?),
+            damaged: false,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)

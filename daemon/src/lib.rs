@@ -26,6 +26,7 @@ mod server;
 pub mod service;
 mod systemd;
 pub mod transfers;
+mod upkeep;
 pub mod variants;
 mod watch;
 

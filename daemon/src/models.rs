@@ -1,10 +1,10 @@
 //! A model's name made into what a runner and a dialect need: the layers, read and bounded.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use dsk_modelfiles::template::Message;
 use dsk_registry::{
-    Digest, Layer, ModelConfig, Name, Store, StoreError, StoredManifest, media_type,
+    Digest, Layer, ModelConfig, Name, Pin, Store, StoreError, StoredManifest, media_type,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -52,6 +52,8 @@ pub struct ModelSpec {
     pub size: u64,
     /// The bytes of the weights.
     pub model_bytes: u64,
+    /// Keeps its files from being deleted while anybody has this; `None` in tests.
+    pub lease: Option<Arc<Pin>>,
 }
 
 /// Why a model cannot be resolved.
@@ -94,16 +96,21 @@ pub fn find(store: &Store, name: &Name) -> Result<Option<StoredManifest>, StoreE
     if let Some(found) = store.manifest(name)? {
         return Ok(Some(found));
     }
+    // Names only: no manifest is read for a model that is not here.
     let wanted = name.full();
-    Ok(store.list()?.into_iter().find(|one| one.name.full().eq_ignore_ascii_case(&wanted)))
+    let names = store.names()?;
+    let found = names.into_iter().find(|one| one.full().eq_ignore_ascii_case(&wanted));
+    found.map_or(Ok(None), |name| store.manifest(&name))
 }
 
 impl ModelSpec {
     /// Reads a model's layers. Blocking.
     pub fn resolve(store: &Store, name: &Name) -> Result<ModelSpec, ModelsError> {
-        let stored = find(store, name)?;
-        let stored = stored.ok_or_else(|| ModelsError::NotFound { name: name.clone() })?;
-        Layers { store, stored: &stored }.spec()
+        let missing = || ModelsError::NotFound { name: name.clone() };
+        let found = find(store, name)?.ok_or_else(missing)?;
+        let (stored, lease) = store.lease(&found.name)?.ok_or_else(missing)?;
+        let spec = Layers { store, stored: &stored }.spec()?;
+        Ok(ModelSpec { lease: Some(Arc::new(lease)), ..spec })
     }
 
     /// [`ModelSpec::resolve`] off the async threads.
@@ -130,6 +137,10 @@ impl Layers<'_> {
         let name = self.stored.name.clone();
         let weights = self.stored.layer(media_type::MODEL);
         let weights = weights.ok_or_else(|| ModelsError::NoWeights { name: name.clone() })?;
+        if self.store.blob_size(&weights.digest)?.is_none() {
+            let reason = "is missing: pull the model again, or dsk verify --repair";
+            return Err(self.broken("weights", &weights.digest, reason));
+        }
         let config = &self.stored.manifest.config;
         let config_bytes = self.bytes("config", &config.digest, JSON_BYTES_MAX)?;
         Ok(ModelSpec {
@@ -149,6 +160,7 @@ impl Layers<'_> {
             modified: self.stored.modified,
             size: self.stored.size(),
             model_bytes: weights.size,
+            lease: None,
             name,
         })
     }

@@ -22,7 +22,7 @@ use crate::{
     listeners::OwnedSocket,
     logs::Ring,
     service::{Service, ServiceError},
-    systemd, watch,
+    systemd, upkeep, watch,
 };
 
 #[cfg(test)]
@@ -76,6 +76,7 @@ pub(crate) async fn serve(
 ) {
     let mut background = JoinSet::new();
     background.spawn(watch::watch(Arc::downgrade(&service)));
+    background.spawn(upkeep::daily(Arc::downgrade(&service)));
     background.spawn(systemd::watchdog(service.scheduler.clone()));
     let place = listeners.describe();
     let connections = Connections::new(router);

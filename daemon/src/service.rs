@@ -1,11 +1,6 @@
 //! What the HTTP handlers share.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
-};
+use std::{io, path::PathBuf, sync::Arc, time::Instant};
 
 use dsk_daemon_engine::Usage;
 use dsk_registry::{Client, ClientConfig, ClientError, Limits, Store, StoreError, StoreLock};
@@ -98,7 +93,7 @@ impl Service {
         logs: Ring,
         launcher: Arc<dyn Launch>,
     ) -> Result<Arc<Service>, ServiceError> {
-        let (store, lock) = open_store(&config.models)?;
+        let (store, lock) = open_store(&config)?;
         let index = Index::open(&config.index_path())?;
         let about = ClientConfig {
             registry: config.registry.clone(),
@@ -159,10 +154,18 @@ fn noting(index: Index) -> LoadNote {
     })
 }
 
-fn open_store(path: &Path) -> Result<(Store, StoreLock), ServiceError> {
-    let store = Store::open(path).map_err(ServiceError::Store)?;
+fn open_store(config: &Config) -> Result<(Store, StoreLock), ServiceError> {
+    let path = &config.models;
+    let store = Store::open_in_place(path, &config.home, config.adopt);
+    let store = store.map_err(ServiceError::Store)?;
+    if !store.is_writable() {
+        tracing::info!(
+            models = %path.display(),
+            "another program filled the models folder: it is only read; --adopt lets dsk write to it"
+        );
+    }
     let lock = store.lock().map_err(|error| match error {
-        StoreError::Locked { pid, .. } => ServiceError::Locked { path: path.to_owned(), pid },
+        StoreError::Locked { pid, .. } => ServiceError::Locked { path: path.clone(), pid },
         error => ServiceError::Store(error),
     })?;
     Ok((store, lock))

@@ -14,6 +14,7 @@ mod kill;
 mod peers;
 mod proxy;
 mod registry;
+mod store;
 mod systemd;
 mod tidy;
 mod variants;

@@ -76,6 +76,7 @@ mod tests {
             SETTING           VALUE                               ORIGIN
             home              /home/me/.local/share/dsk           default
             models            /home/me/.local/share/dsk/models    default
+            adopt             false                               default
             host              127.0.0.1:4000                      flag
             socket            /run/user/1000/dsk.sock             default
             keep_alive        10m                                 environment OLLAMA_KEEP_ALIVE

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use dsk_daemon_api::ollama::LocalModel;
+use dsk_daemon_api::store::PartialPull;
 use jiff::Timestamp;
 
 use crate::args::Shared;
@@ -17,6 +18,9 @@ pub(crate) const ID_CHARACTERS: usize = 12;
 pub(crate) struct ListArgs {
     /// Only models whose name begins with this
     prefix: Option<String>,
+    /// Show the pulls that have not ended instead; dsk pull goes on with one, dsk rm --partial gives it up
+    #[arg(long)]
+    partial: bool,
     /// Print a JSON array
     #[arg(long)]
     json: bool,
@@ -27,11 +31,20 @@ pub(crate) async fn list(
     args: &ListArgs,
     terminal: &mut Terminal,
 ) -> anyhow::Result<Exit> {
-    let mut models = Connection::open(shared)?.client.tags().await?.models;
-    if let Some(prefix) = &args.prefix {
-        let prefix = prefix.to_lowercase();
-        models.retain(|model| model.name.to_lowercase().starts_with(&prefix));
+    let client = Connection::open(shared)?.client;
+    let prefix = args.prefix.as_deref().unwrap_or_default().to_lowercase();
+    let wanted = |name: &str| name.to_lowercase().starts_with(&prefix);
+    if args.partial {
+        let mut pulls = client.partials().await?.pulls;
+        pulls.retain(|pull| wanted(&pull.name));
+        match args.json {
+            true => terminal.json_pretty(&pulls)?,
+            false => terminal.data(&render_partial(&pulls, Timestamp::now()))?,
+        }
+        return Ok(Exit::Success);
     }
+    let mut models = client.tags().await?.models;
+    models.retain(|model| wanted(&model.name));
     if args.json {
         terminal.json_pretty(&models)?;
     } else {
@@ -50,11 +63,31 @@ pub(crate) fn render(models: &[LocalModel], now: Timestamp) -> String {
                 model.name.clone(),
                 id(&model.digest),
                 units::bytes(model.size),
-                modified.map_or_else(|_| "-".to_owned(), |then| units::ago(then, now)),
+                match model.damaged {
+                    true => "damaged: dsk verify --repair".to_owned(),
+                    false => modified.map_or_else(|_| "-".to_owned(), |then| units::ago(then, now)),
+                },
             ]
         })
         .collect();
     table::render(&["NAME", "ID", "SIZE", "MODIFIED"], &rows)
+}
+
+/// The table of pulls that have not ended.
+fn render_partial(pulls: &[PartialPull], now: Timestamp) -> String {
+    let row = |pull: &PartialPull| {
+        let percent = pull.bytes_here.saturating_mul(100) / pull.bytes.max(1);
+        let touched = pull.touched_at.parse::<Timestamp>();
+        let state = match pull.running {
+            true => "under way".to_owned(),
+            false => touched.map_or_else(|_| "-".to_owned(), |then| units::ago(then, now)),
+        };
+        vec![pull.name.clone(), units::bytes(pull.bytes), format!("{percent}%"), state]
+    };
+    table::render(
+        &["NAME", "SIZE", "HERE", "LAST BYTE"],
+        &pulls.iter().map(row).collect::<Vec<_>>(),
+    )
 }
 
 /// The short form of a digest.
@@ -66,6 +99,24 @@ pub(crate) fn id(digest: &str) -> String {
 mod tests {
     use super::*;
     use expect_test::expect;
+
+    #[test]
+    fn the_table_of_unfinished_pulls() {
+        let pull = |name: &str, bytes_here, running| PartialPull {
+            name: name.to_owned(),
+            bytes: 4_683_087_332,
+            bytes_here,
+            touched_at: "2026-05-01T10:00:00Z".to_owned(),
+            running,
+        };
+        let pulls = [pull("a:latest", 2_341_543_666, false), pull("b:7b", 0, true)];
+        expect![[r#"
+            NAME        SIZE      HERE    LAST BYTE
+            a:latest    4.7 GB    50%     2 hours ago
+            b:7b        4.7 GB    0%      under way
+        "#]]
+        .assert_eq(&render_partial(&pulls, "2026-05-01T12:00:00Z".parse().unwrap()));
+    }
 
     #[test]
     fn the_table() {

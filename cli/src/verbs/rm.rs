@@ -14,6 +14,9 @@ pub(crate) struct RmArgs {
     /// The models' names
     #[arg(required = true)]
     models: Vec<String>,
+    /// Give up pulls of these names that have not ended, and keep the models
+    #[arg(long)]
+    partial: bool,
     /// Print one JSON object per deleted model
     #[arg(long)]
     json: bool,
@@ -28,7 +31,11 @@ pub(crate) async fn rm(
     let client = Connection::open(shared)?.client;
     let mut exit = Exit::Success;
     for model in &args.models {
-        match client.delete(model).await {
+        let deleted = match args.partial {
+            true => client.remove_partial(model).await.map(drop),
+            false => client.delete(model).await,
+        };
+        match deleted {
             Ok(()) if args.json => terminal.json(&json!({"deleted": model}))?,
             Ok(()) => terminal.line(&format!("deleted '{model}'"))?,
             Err(error) => {

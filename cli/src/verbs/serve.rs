@@ -38,6 +38,9 @@ pub(crate) struct ConfigFlags {
     /// The folder of models
     #[arg(long, value_name = "DIR")]
     models: Option<PathBuf>,
+    /// Write to a folder of models that another program, such as Ollama, filled; from then on it is dsk's
+    #[arg(long)]
+    adopt: bool,
     /// The Unix socket to listen on, or `none`
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -97,6 +100,7 @@ impl ConfigFlags {
             .set(Key::Host, shared.host.clone())
             .set(Key::Home, path(&self.home))
             .set(Key::Models, path(&self.models))
+            .set(Key::Adopt, self.adopt.then_some("true"))
             .set(Key::Socket, path(&self.socket))
             .set(Key::KeepAlive, self.keep_alive.clone())
             .set(Key::KeepAliveMin, self.keep_alive_min.clone())

@@ -31,6 +31,11 @@ use crate::status::{
     YieldRequest, YieldResponse,
 };
 
+use crate::store::{
+    BringRequest, DfResponse, FilesRequest, FilesResponse, GcRequest, GcResponse, PartialsResponse,
+    RemovePartialRequest, RemovedResponse, VerifyLine, VerifyRequest,
+};
+
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may take that needs no model and moves no layer.
@@ -270,6 +275,62 @@ impl Client {
         request: &GenerateRequest,
     ) -> Result<Lines<GenerateLine>, ClientError> {
         self.lines("/api/generate", request).await
+    }
+
+    /// Deletes what no model needs.
+    pub async fn gc(&self, request: &GcRequest) -> Result<GcResponse, ClientError> {
+        self.asked("/api/dsk/gc", request).await
+    }
+
+    /// What takes how much of the disk.
+    pub async fn df(&self) -> Result<DfResponse, ClientError> {
+        self.short(self.request(Method::GET, "/api/dsk/df")).await
+    }
+
+    /// The pulls that have not ended.
+    pub async fn partials(&self) -> Result<PartialsResponse, ClientError> {
+        self.short(self.request(Method::GET, "/api/dsk/partials")).await
+    }
+
+    /// Gives a pull up that has not ended.
+    pub async fn remove_partial(&self, model: &str) -> Result<RemovedResponse, ClientError> {
+        let body = RemovePartialRequest { model: model.to_owned() };
+        self.short(self.request(Method::DELETE, "/api/dsk/partials").json(&body)).await
+    }
+
+    /// Reads models again, and repairs them if that is asked for.
+    pub async fn verify(&self, request: &VerifyRequest) -> Result<Lines<VerifyLine>, ClientError> {
+        self.lines("/api/dsk/verify", request).await
+    }
+
+    /// Makes a model of a file on the daemon's machine, which stays where it is.
+    pub async fn link(&self, request: &BringRequest) -> Result<Lines<ProgressLine>, ClientError> {
+        self.lines("/api/dsk/link", request).await
+    }
+
+    /// Makes a model of a file on the daemon's machine, which is copied.
+    pub async fn import(&self, request: &BringRequest) -> Result<Lines<ProgressLine>, ClientError> {
+        self.lines("/api/dsk/import", request).await
+    }
+
+    /// What a model is made of.
+    pub async fn files(&self, model: &str) -> Result<FilesResponse, ClientError> {
+        let body = FilesRequest { model: model.to_owned() };
+        self.short(self.request(Method::POST, "/api/dsk/files").json(&body)).await
+    }
+
+    /// The bytes of a blob as they come. Nobody has checked them: that is for who writes them down.
+    pub async fn blob(
+        &self,
+        digest: &str,
+    ) -> Result<impl Stream<Item = Result<bytes::Bytes, ClientError>> + use<>, ClientError> {
+        let request = self.request(Method::GET, &format!("/api/dsk/blobs/{digest}"));
+        let response = self.checked(self.answer(request).await?).await?;
+        let endpoint = self.endpoint.clone();
+        Ok(response.bytes_stream().map_err(move |error| {
+            let reason = chain(&error);
+            ClientError::Protocol { endpoint: endpoint.clone(), reason }
+        }))
     }
 
     /// Whether the daemon has the blob of this digest.

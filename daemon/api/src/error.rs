@@ -82,6 +82,10 @@ pub enum ErrorCode {
     DoesNotFit,
     /// The disk is full.
     NoSpace,
+    /// The models folder is another program's, and only read.
+    NotAdopted,
+    /// A file that a model is linked to changed or is gone.
+    LinkBroken,
 }
 
 /// One row of [`TABLE`].
@@ -139,6 +143,8 @@ pub const TABLE: &[Row] = &[
     row(ErrorCode::Yielded, "yielded", 503, API, "the models' memory was yielded; take it back: dsk yield --resume"),
     row(ErrorCode::DoesNotFit, "does_not_fit", 422, REQUEST, "the model does not fit this machine"),
     row(ErrorCode::NoSpace, "no_space", 507, API, "no space left on the disk of the models folder"),
+    row(ErrorCode::NotAdopted, "not_adopted", 409, REQUEST, "the models folder belongs to another program and is only read"),
+    row(ErrorCode::LinkBroken, "link_broken", 409, REQUEST, "a linked file changed or is gone"),
 ];
 
 const fn row(

@@ -15,6 +15,7 @@ pub mod ndjson;
 pub mod ollama;
 pub mod openai;
 pub mod status;
+pub mod store;
 
 pub use client::{Client, ClientError, Endpoint};
 pub use error::{ApiError, ErrorCode};

@@ -20,11 +20,12 @@ pub(super) struct Base {
 /// The layers of a model in the store.
 pub(super) fn of_model(store: &Store, name: &Name) -> Result<Base, ApiError> {
     let found = models::find(store, name).map_err(|error| failed(&error))?;
-    let found = found.ok_or_else(|| {
+    let leased = found.map(|found| store.lease(&found.name)).transpose();
+    let leased = leased.map_err(|error| failed(&error))?.flatten();
+    let (found, pin) = leased.ok_or_else(|| {
         let message = format!("model '{name}' not found; pull it first");
         ApiError::new(ErrorCode::ModelNotFound, message)
     })?;
-    let pin = store.pin(found.manifest.layers.iter().map(|layer| layer.digest));
     let config = store.read_blob(&found.manifest.config.digest, ModelConfig::BYTES_MAX as u64);
     let config = config.map_err(|error| failed(&error))?;
     let config = ModelConfig::from_json(&config)

@@ -1,9 +1,13 @@
 //! dsk's own endpoints: the status page, and what it shows.
 
+pub(crate) mod bring;
 pub(crate) mod control;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod ps;
+mod told;
+pub(crate) mod upkeep;
+pub(crate) mod verify;
 
 use std::sync::Arc;
 
@@ -53,7 +57,7 @@ pub(crate) async fn machine(State(http): State<Arc<Http>>) -> Response {
 /// `GET /api/dsk/status`
 pub(crate) async fn status(State(http): State<Arc<Http>>) -> Native {
     let service = &http.service;
-    let models = store::list(&service.store).await?;
+    let models = store::blocking(&service.store, dsk_registry::Store::names).await?;
     let resident = service.scheduler.resident().await;
     let memory = hardware::Memory::read();
     Ok(reply::json(&DaemonStatus {

@@ -40,8 +40,8 @@ pub(crate) fn of_store(error: &StoreError) -> ApiError {
         StoreError::SizeMismatch { .. } | StoreError::Corrupt { .. } => {
             ApiError::new(ErrorCode::Internal, text)
         }
-        StoreError::NotAdopted { .. } => ApiError::new(ErrorCode::Forbidden, text),
-        StoreError::Link { .. } => ApiError::new(ErrorCode::IntegrityFailed, text),
+        StoreError::NotAdopted { .. } => ApiError::new(ErrorCode::NotAdopted, text),
+        StoreError::Link { .. } => ApiError::new(ErrorCode::LinkBroken, text),
         StoreError::Manifest(_) => ApiError::new(ErrorCode::InvalidModel, text),
         StoreError::Io { .. } => ApiError::logged(ErrorCode::Internal, text),
     }

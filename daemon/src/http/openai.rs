@@ -15,8 +15,9 @@ use super::{Http, failure, store};
 
 /// `GET /v1/models`
 pub(crate) async fn models(State(http): State<Arc<Http>>) -> OpenAi {
-    let stored = store::list(&http.service.store).await?;
-    let data = stored.iter().map(|stored| model(&stored.name, stored.modified)).collect();
+    let models = http.service.index.refresh(&http.service.store).await;
+    let models = models.map_err(|error| failure::of_index(&error))?;
+    let data = models.iter().map(|one| model(&one.name, one.modified)).collect();
     Ok(reply::json(&ModelList { object: "list", data }))
 }
 

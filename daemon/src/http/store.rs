@@ -1,7 +1,5 @@
 //! The store, off the threads that serve requests: its calls block.
 
-use std::cmp::Reverse;
-
 use dsk_daemon_api::ApiError;
 use dsk_registry::{Name, Store, StoreError, StoredManifest};
 
@@ -16,13 +14,6 @@ pub(crate) async fn blocking<T: Send + 'static>(
     let store = store.clone();
     let done = tokio::task::spawn_blocking(move || work(&store)).await;
     done.map_err(|error| failure::of_task(&error))?.map_err(|error| failure::of_store(&error))
-}
-
-/// Every model, the newest first.
-pub(crate) async fn list(store: &Store) -> Result<Vec<StoredManifest>, ApiError> {
-    let mut all = blocking(store, Store::list).await?;
-    all.sort_by_key(|stored| (Reverse(stored.modified), stored.name.clone()));
-    Ok(all)
 }
 
 /// The model of this name, in whatever case the name is written.

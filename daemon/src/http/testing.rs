@@ -42,6 +42,7 @@ pub(crate) fn spec() -> ModelSpec {
         modified: UNIX_EPOCH,
         size: 7,
         model_bytes: 7,
+        lease: None,
     }
 }
 

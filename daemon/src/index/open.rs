@@ -73,8 +73,10 @@ fn connect(path: &Path) -> Result<Connection, IndexError> {
     }
     connection.execute_batch(TABLES)?;
     connection.execute_batch(super::measurements::TABLE)?;
+    connection.execute_batch(super::seen::TABLE)?;
     // A table of the right name and other columns is found out here, not at the first request.
     super::list(&connection)?;
+    super::seen::known(&connection)?;
     connection.pragma_update(None, "user_version", VERSION)?;
     Ok(connection)
 }

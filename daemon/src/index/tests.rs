@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use dsk_daemon_engine::gguf::testkit::tiny_model;
 use dsk_registry::{Layer, Manifest, media_type};
 
@@ -81,6 +83,56 @@ async fn only_what_changed_is_read_again() {
     assert_eq!(families(&models), BTreeMap::from(expected));
     files.store.remove(&Name::parse("b").unwrap()).unwrap();
     assert_eq!(index.refresh(&files.store).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_model_that_lacks_a_file_is_listed_as_damaged() {
+    let files = Files::new();
+    files.add("a", "{}", b"1");
+    files.add("b", "{}", b"2");
+    let index = Index::open(&files.path()).unwrap();
+    let damaged = async || {
+        let models = index.refresh(&files.store).await.unwrap();
+        let names = models.iter().filter(|one| one.damaged).map(|one| one.name.model().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    assert!(damaged().await.is_empty());
+    std::fs::remove_file(files.store.blob_path(&Digest::of(b"2"))).unwrap();
+    assert_eq!(damaged().await, ["b"]);
+    files.store.put_blob(b"2").unwrap();
+    assert!(damaged().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_manifest_that_cannot_be_read_is_no_model_until_it_can() {
+    let files = Files::new();
+    files.add("a", "{}", b"1");
+    let path = files.store.root().join("manifests/registry.ollama.ai/library/a/latest");
+    let whole = std::fs::read(&path).unwrap();
+    let index = Index::open(&files.path()).unwrap();
+    for (bytes, count) in [(b"{".as_slice(), 0), (&whole, 1)] {
+        std::fs::write(&path, bytes).unwrap();
+        for _ in 0..2 {
+            assert_eq!(index.refresh(&files.store).await.unwrap().len(), count);
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_the_database_only_history_is_lost() {
+    let files = Files::new();
+    files.add("a", "{}", &tiny_model("llama", 1));
+    files.add("b", r#"{"model_family":"qwen2"}"#, b"2");
+    let index = Index::open(&files.path()).unwrap();
+    let before = index.refresh(&files.store).await.unwrap();
+    index.record_use(&before[0].name, &Usage::default()).await.unwrap();
+    drop(index);
+    for suffix in ["", "-wal", "-shm"] {
+        let _gone = std::fs::remove_file(format!("{}{suffix}", files.path().display()));
+    }
+    let index = Index::open(&files.path()).unwrap();
+    assert_eq!(index.refresh(&files.store).await.unwrap(), before);
+    assert!(index.usage().await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -112,4 +112,20 @@ fn a_missing_layer_and_a_missing_model_are_told_apart() {
         "{error}"
     );
     assert_eq!(resolve(&store, "n").unwrap_err().to_string(), "model n:latest not found");
+    std::fs::remove_file(store.blob_path(&Digest::of(b"weights"))).unwrap();
+    let error = resolve(&store, "m").unwrap_err().to_string();
+    assert!(error.contains("its weights layer") && error.contains("--repair"), "{error}");
+}
+
+#[test]
+fn fault_35_a_resolved_model_keeps_its_files() {
+    let (_folder, store) = store_with(&[(media_type::MODEL, b"weights")]);
+    let spec = resolve(&store, "m").unwrap();
+    let copy = spec.clone();
+    drop(spec);
+    assert_eq!(store.remove(&copy.name).unwrap(), 0);
+    assert_eq!(std::fs::read(&copy.model_path).unwrap(), b"weights");
+    drop(copy);
+    assert!(store.remove_condemned().unwrap().0 > 0);
+    assert!(!store.has(&Digest::of(b"weights")));
 }

@@ -63,6 +63,9 @@ pub struct LocalModel {
     /// What it can do; see [`ShowResponse::capabilities`].
     #[serde(default, deserialize_with = "null_as_default")]
     pub capabilities: Vec<String>,
+    /// dsk's own: a file of it is missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub damaged: bool,
 }
 
 /// The answer of `GET /api/ps`.

@@ -34,6 +34,7 @@ fn local(model: IndexedModel) -> LocalModel {
         size: model.size,
         digest: model.digest.hex(),
         capabilities: served(&model.capabilities),
+        damaged: model.damaged,
         details: details(model),
     }
 }
@@ -57,7 +58,7 @@ pub(super) fn details(model: IndexedModel) -> Details {
 }
 
 /// A file's time on the wire.
-pub(super) fn time(time: SystemTime) -> String {
+pub(crate) fn time(time: SystemTime) -> String {
     rfc3339(Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 

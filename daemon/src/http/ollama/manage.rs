@@ -11,6 +11,7 @@ use dsk_registry::Name;
 
 use crate::http::reply::Native;
 use crate::http::{Http, body, failure, parse_name, store};
+use crate::upkeep;
 
 /// `POST /api/copy`
 pub(crate) async fn copy(State(http): State<Arc<Http>>, request: Request) -> Native<StatusCode> {
@@ -38,6 +39,7 @@ pub(crate) async fn delete(State(http): State<Arc<Http>>, request: Request) -> N
     let found = found.ok_or_else(|| failure::not_found(body.target()))?;
     http.service.scheduler.unload(&found.name).await;
     store::blocking(&http.service.store, move |store| store.remove(&found.name)).await?;
+    upkeep::release_later(&http.service);
     Ok(StatusCode::OK)
 }
 

@@ -40,6 +40,8 @@ pub(crate) async fn pull(State(http): State<Arc<Http>>, request: Request) -> Nat
         let message = "`machine` goes with `dry_run`: a pull is for the daemon's own machine";
         return Err(ApiError::new(ErrorCode::InvalidRequest, message).into());
     }
+    // Before a registry is asked anything.
+    http.service.store.check_writable().map_err(|error| failure::of_store(&error))?;
     let asked = Pull { insecure: body.insecure, quant: body.quant, limit_rate: body.limit_rate };
     let progress = http.service.transfers.pull(name, asked);
     let progress = progress.map(|step| step.map_err(|error| failure::of_transfer(&error)));
