@@ -19,6 +19,7 @@ mod fixture;
 mod manifest;
 mod name;
 pub mod oci_layout;
+mod pieces;
 mod pump;
 mod quantization;
 pub mod server;

@@ -25,6 +25,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::Semaphore;
+use window::Ahead;
 
 /// Ranges are no smaller than this, in bytes, however small the blob.
 const RANGE_BYTES_MIN: u64 = 1 << 20;
@@ -81,8 +82,10 @@ impl Budget {
     }
 
     /// How far ahead of the hash ranges are handed out, in bytes.
-    pub(super) fn window(&self) -> u64 {
-        2 * self.connections_max.saturating_mul(self.range_max)
+    pub(super) fn window(&self) -> Ahead {
+        let far = 2 * self.connections_max.saturating_mul(self.range_max);
+        // One range at least: the next must not wait for the hash to end the last.
+        Ahead { far, near: self.ahead_max.max(self.range_max).min(far) }
     }
 
     /// Whether an arriving chunk may stay in memory until it is hashed.

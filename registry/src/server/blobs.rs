@@ -6,18 +6,9 @@ use super::{
     finish, finish_with, header, is_current, not_modified,
     upstream::{self, Flight},
 };
-use crate::{Digest, Name, StoreError, pump::blocking};
+use crate::{Digest, Name, StoreError, pieces::pieces, pump::blocking};
 use axum::http::{HeaderMap, Method, request::Parts, response::Builder};
-use std::{
-    fs::File,
-    io::{Seek, SeekFrom},
-    sync::Arc,
-};
-use tokio::io::AsyncReadExt;
-use tokio_util::io::ReaderStream;
-
-/// Bytes read from the disk at once.
-const READ_BYTES: usize = 256 << 10;
+use std::{fs::File, sync::Arc};
 
 /// What a Range header asks of a blob.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,12 +49,12 @@ pub(super) async fn get(
         .header(header::ETAG, &etag)
         .header("docker-content-digest", digest.to_string());
     match wanted(headers, &etag, size) {
-        Wanted::Whole => send(response, source, size, 0, size).await,
+        Wanted::Whole => send(response, source, size, 0, size),
         Wanted::Part(first, last) => {
             let range = format!("bytes {first}-{last}/{size}");
             let response = response.status(StatusCode::PARTIAL_CONTENT);
             let response = response.header(header::CONTENT_RANGE, range);
-            send(response, source, size, first, last - first + 1).await
+            send(response, source, size, first, last - first + 1)
         }
         Wanted::Outside => finish(
             response
@@ -129,14 +120,9 @@ pub(super) async fn delete(app: Arc<App>, digest: Digest) -> Answer {
     finish(Response::builder().status(StatusCode::ACCEPTED))
 }
 
-async fn send(response: Builder, source: Source, size: u64, first: u64, length: u64) -> Answer {
+fn send(response: Builder, source: Source, size: u64, first: u64, length: u64) -> Answer {
     let body = match source {
-        Source::File(mut file) => {
-            let sought = blocking(move || file.seek(SeekFrom::Start(first)).map(|_| file)).await;
-            let file = sought.map_err(|error| Problem::internal(&error))?;
-            let file = tokio::fs::File::from_std(file).take(length);
-            Body::from_stream(ReaderStream::with_capacity(file, READ_BYTES))
-        }
+        Source::File(file) => Body::from_stream(pieces(file, first, length)),
         Source::Flight(flight, file) => {
             Body::from_stream(upstream::stream(flight, file, size, first, length))
         }

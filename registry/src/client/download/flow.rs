@@ -3,7 +3,7 @@
 use super::{
     lane::Lane,
     source::{Part, Source},
-    window::Window,
+    window::{Ahead, Window},
 };
 use crate::{
     Digest, Partial,
@@ -55,7 +55,7 @@ impl<'a> Flow<'a> {
         let (budget, size) = (fetch.budget, fetch.blob.size);
         let (range, ahead) = match way {
             Way::Ranges => (budget.range_of(size), budget.window()),
-            Way::Stream => (size.max(1), u64::MAX),
+            Way::Stream => (size.max(1), Ahead::ALL),
         };
         let window = Window::new(size, range, ahead, partial.written());
         Flow {

@@ -62,6 +62,17 @@ struct State {
 }
 
 impl State {
+    /// Whether a chunk may stay in memory until it is hashed. One that is needed later makes way for it.
+    fn make_room(&mut self, offset: u64, count: u64, budget: &Budget) -> bool {
+        while !budget.keep_ahead(count) {
+            match self.ahead.last_entry().filter(|last| *last.key() > offset) {
+                Some(last) => budget.release_ahead(last.remove().len() as u64),
+                None => return false,
+            }
+        }
+        true
+    }
+
     fn is_written(&self) -> bool {
         self.queue.is_empty() && !self.writing
     }
@@ -285,8 +296,8 @@ impl Lane {
         let Ok(queue) = budget.queue.acquire_many(count).await else { return };
         undurable.forget();
         queue.forget();
-        let keep = budget.keep_ahead(u64::from(count));
         let mut state = self.shared.lock();
+        let keep = state.make_room(offset, u64::from(count), budget);
         if keep {
             state.ahead.insert(offset, bytes.clone());
         }

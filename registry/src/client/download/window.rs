@@ -1,6 +1,8 @@
 //! Which bytes of a blob are asked for next, and by whom.
 //!
-//! Ranges are handed out from the front, so that what arrives is near the bytes that are hashed. A
+//! Ranges are handed out from the front, so that what arrives is near the bytes that are hashed. When the
+//! network is faster than the hash, no further than what memory can keep until it is hashed: more would
+//! only have to be read back from the disk. A
 //! connection that has nothing left to take helps the slowest one: it takes the second half of its rest,
 //! or asks for the same bytes again when that one stands still or has little left. Whoever comes first
 //! wins; bytes that come twice are dropped.
@@ -53,13 +55,31 @@ impl Slot {
     }
 }
 
+/// How far ahead of the hash parts are handed out, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::client) struct Ahead {
+    /// While the hash waits for the network.
+    pub(in crate::client) far: u64,
+    /// While the network waits for the hash.
+    pub(in crate::client) near: u64,
+}
+
+impl Ahead {
+    /// For a blob that is fetched in one piece.
+    pub(in crate::client) const ALL: Ahead = Ahead { far: u64::MAX, near: u64::MAX };
+
+    /// For a hash that has `lag` bytes to go to the first missing one.
+    fn with(self, lag: u64) -> u64 {
+        if lag > self.near / 4 { self.near } else { self.far }
+    }
+}
+
 /// The parts of one blob.
 #[derive(Debug)]
 pub(in crate::client) struct Window {
     size: u64,
     range: u64,
-    /// How far ahead of the hash parts are handed out.
-    ahead: u64,
+    ahead: Ahead,
     /// The beginning that was there before; it is hashed while the rest arrives.
     base: u64,
     have: Extents,
@@ -77,7 +97,7 @@ pub(in crate::client) struct Accepted {
 }
 
 impl Window {
-    pub(in crate::client) fn new(size: u64, range: u64, ahead: u64, have: Extents) -> Window {
+    pub(in crate::client) fn new(size: u64, range: u64, ahead: Ahead, have: Extents) -> Window {
         let base = have.covered_until(0).unwrap_or(0);
         Window { size, range, ahead, base, have, slots: BTreeMap::new(), next_id: 0 }
     }
@@ -94,7 +114,7 @@ impl Window {
 
     /// The first bytes that nobody has or asks for, where the hash has come to `frontier`.
     fn next_gap(&self, frontier: u64) -> Option<Range<u64>> {
-        let limit = frontier.max(self.base).saturating_add(self.ahead).min(self.size);
+        let limit = self.limit(frontier);
         let mut at = 0;
         loop {
             let gap = self.have.gap(at);
@@ -111,6 +131,15 @@ impl Window {
             let end = others.fold(aligned.min(gap.end).min(self.size), u64::min);
             return Some(gap.start..end);
         }
+    }
+
+    /// Where parts must begin before. What is hashed from the disk anyway holds up nothing.
+    fn limit(&self, frontier: u64) -> u64 {
+        let ahead = match self.have.covered_until(frontier) {
+            Some(end) if frontier >= self.base => self.ahead.with(end - frontier),
+            _ => self.ahead.far,
+        };
+        frontier.max(self.base).saturating_add(ahead).min(self.size)
     }
 
     pub(in crate::client) fn has_more(&self, frontier: u64) -> bool {
@@ -204,7 +233,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn window(size: u64, have: &str) -> Window {
-        Window::new(size, 10, 40, Extents::parse(have).unwrap())
+        Window::new(size, 10, Ahead { far: 40, near: 20 }, Extents::parse(have).unwrap())
     }
 
     /// The parts handed out until there are no more.
@@ -225,6 +254,21 @@ mod tests {
     }
 
     #[test]
+    fn a_hash_that_cannot_follow_narrows_the_window() {
+        let mut all = window(100, "");
+        let (id, now) = (all.take(0, Instant::now()).unwrap(), Instant::now());
+        assert!(all.accept(id, 0..10, now).done);
+        // Ten bytes to hash: only what memory can keep is asked for.
+        assert_eq!(parts(&mut all, 0), vec![10..20; 1]);
+        // Few to hash, or one that is missing there: all that the window takes.
+        assert_eq!(parts(&mut all, 6), [20..30, 30..40, 40..50]);
+        assert_eq!(parts(&mut window(100, "10-40"), 0), vec![0..10; 1]);
+        // The beginning was there before: it is read from the disk whatever comes.
+        assert_eq!(parts(&mut window(100, "0-30"), 5), [30..40, 40..50, 50..60, 60..70]);
+        assert_eq!(parts(&mut window(100, "0-30"), 30).len(), 4);
+    }
+
+    #[test]
     fn a_part_that_is_given_back_is_handed_out_again() {
         let (mut window, now) = (window(30, ""), Instant::now());
         let first = window.take(0, now).unwrap();
@@ -238,7 +282,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn slow(now: Instant) -> (Window, u32) {
-        let mut window = Window::new(16 * MIB, 16 * MIB, 64 * MIB, Extents::default());
+        let mut window = Window::new(16 * MIB, 16 * MIB, Ahead::ALL, Extents::default());
         let id = window.take(0, now).unwrap();
         assert!(window.take(0, now).is_none() && window.help(now).is_none());
         (window, id)
