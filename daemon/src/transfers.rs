@@ -16,11 +16,16 @@ use std::{
     time::Duration,
 };
 
-use dsk_registry::{Client, ClientError, Name, Progress, Store, StoredManifest, TransferOptions};
+use dsk_daemon_api::ollama::CreateRequest;
+use dsk_daemon_api::{ApiError, ErrorCode};
+use dsk_registry::{
+    Client, ClientError, Fetched, Name, Progress, Store, StoredManifest, TransferOptions, WebFile,
+};
 use futures_util::{Stream, future::BoxFuture};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::create::Recipe;
 use crate::hardware::Monitor;
 use crate::index::Index;
 use crate::variants::{Asked, Source, VariantError};
@@ -56,6 +61,8 @@ pub struct Pull {
     pub insecure: bool,
     /// The quantization that is wanted, where the name leaves it open.
     pub quant: Option<String>,
+    /// A file to fetch from a web server and make a model of, instead of a registry's.
+    pub file: Option<WebFile>,
     /// Bytes per second that it may fetch; who joins a pull takes it as it is.
     pub limit_rate: Option<u64>,
 }
@@ -69,6 +76,9 @@ pub enum TransferError {
     /// No variant of the model could be chosen.
     #[error(transparent)]
     Variant(VariantError),
+    /// No model could be made of what was fetched.
+    #[error("{0}")]
+    Unusable(ApiError),
 }
 
 impl From<VariantError> for TransferError {
@@ -105,15 +115,17 @@ pub(crate) struct Job {
     pub(crate) insecure: bool,
     /// The quantization that is wanted, where the name leaves it open.
     pub(crate) quant: Option<String>,
+    /// A file to make the model of.
+    pub(crate) file: Option<WebFile>,
     /// Bytes per second.
     pub(crate) limit_rate: Option<u64>,
     pub(crate) progress: Box<dyn Fn(Progress) + Send + Sync>,
     pub(crate) cancel: CancellationToken,
 }
 
-/// What makes two requests one transfer: the direction, the name, whether plain HTTP is allowed, and the
-/// quantization.
-type Key = (Direction, Name, bool, Option<String>);
+/// What makes two requests one transfer: the direction, the name, whether plain HTTP is allowed, the
+/// quantization and the file.
+type Key = (Direction, Name, bool, Option<String>, Option<WebFile>);
 
 struct Inner {
     mover: Box<dyn Mover>,
@@ -153,13 +165,13 @@ impl Transfers {
 
     /// Pulls a model, or joins the pull that is under way.
     pub fn pull(&self, name: Name, asked: Pull) -> Transfer {
-        let Pull { insecure, quant, limit_rate } = asked;
-        self.join((Direction::Pull, name, insecure, quant), limit_rate)
+        let Pull { insecure, quant, file, limit_rate } = asked;
+        self.join((Direction::Pull, name, insecure, quant, file), limit_rate)
     }
 
     /// Pushes a model, or joins the push that is under way.
     pub fn push(&self, name: Name, insecure: bool) -> Transfer {
-        self.join((Direction::Push, name, insecure, None), None)
+        self.join((Direction::Push, name, insecure, None, None), None)
     }
 
     /// The models that are being transferred.
@@ -239,7 +251,7 @@ impl Transfers {
 }
 
 fn job(key: &Key, transfer: &Arc<Running>, pull: Option<Arc<Counted>>) -> Job {
-    let (direction, name, insecure, quant) = key.clone();
+    let (direction, name, insecure, quant, file) = key.clone();
     let board = Arc::clone(transfer);
     let progress = Box::new(move |line| {
         if let Some(pull) = &pull {
@@ -248,7 +260,7 @@ fn job(key: &Key, transfer: &Arc<Running>, pull: Option<Arc<Counted>>) -> Job {
         board.board.put(line);
     });
     let cancel = transfer.cancel.clone();
-    Job { direction, name, insecure, quant, limit_rate: None, progress, cancel }
+    Job { direction, name, insecure, quant, file, limit_rate: None, progress, cancel }
 }
 
 /// Carries what changes on the board to one caller, until the end or until the caller is gone.
@@ -332,9 +344,10 @@ impl Mover for RegistryMover {
     fn run(&self, job: Job) -> BoxFuture<'static, Result<(), TransferError>> {
         let mover = self.clone();
         Box::pin(async move {
-            match job.direction {
-                Direction::Pull => mover.pull(job).await,
-                Direction::Push => {
+            match (job.direction, job.file.clone()) {
+                (Direction::Pull, Some(file)) => mover.fetch(job, &file).await,
+                (Direction::Pull, None) => mover.pull(job).await,
+                (Direction::Push, _) => {
                     let Job { name, insecure, progress, cancel, .. } = job;
                     let options = TransferOptions { insecure, ..TransferOptions::default() };
                     Ok(mover.client.push(&mover.store, &name, &options, progress, &cancel).await?)
@@ -366,4 +379,33 @@ impl RegistryMover {
         let pulled = self.client.pull(&self.store, &name, &options, progress, &cancel).await;
         Ok(pulled.map(|_: StoredManifest| ())?)
     }
+    /// Fetches a file and makes a model of it.
+    async fn fetch(&self, job: Job, file: &WebFile) -> Result<(), TransferError> {
+        let Job { name, insecure, limit_rate, progress, cancel, .. } = job;
+        let options = TransferOptions { insecure, from: None, limit_rate };
+        let told = |step| progress(step);
+        let fetched = self.client.fetch(&self.store, (&name, file), &options, told, &cancel);
+        let fetched = fetched.await?;
+        progress(Progress::WritingManifest);
+        let store = self.store.clone();
+        let made = tokio::task::spawn_blocking(move || make(&store, &name, fetched)).await;
+        let made = made.unwrap_or_else(|error| Err(ApiError::logged(ErrorCode::Internal, error)));
+        made.map_err(TransferError::Unusable)?;
+        progress(Progress::Success);
+        Ok(())
+    }
+}
+
+/// Makes a model of a file that was fetched for it. One that is no model is not kept. Blocking.
+fn make(store: &Store, name: &Name, fetched: Fetched) -> Result<(), ApiError> {
+    let files = [("model.gguf".to_owned(), fetched.blob.digest.to_string())].into();
+    let request = CreateRequest { files, ..CreateRequest::default() };
+    let made = Recipe::parse(name.clone(), request)?.make(store);
+    drop(fetched.pin);
+    if matches!(&made, Err(error) if error.code == ErrorCode::InvalidModel)
+        && let Err(error) = store.remove_unfinished(name)
+    {
+        tracing::warn!(%name, %error, "a file that is no model stays until the next collection");
+    }
+    made.map(drop)
 }

@@ -10,6 +10,7 @@ mod download;
 mod endpoint;
 mod error;
 mod fetch;
+mod file;
 mod header;
 mod manifest;
 mod pull;
@@ -25,6 +26,7 @@ mod variants;
 
 pub use auth::Keyring;
 pub use error::{ClientError, IntegrityError};
+pub use file::{Fetched, WebFile};
 pub use header::Header;
 pub use registries::{Proxy, RegistryConfig};
 pub use variants::{Hints, SourceVariant};
@@ -229,6 +231,24 @@ impl Client {
             biased;
             () = cancel.cancelled() => Err(ClientError::Cancelled),
             result = pull::run(self, store, name, options, &progress) => result,
+        }
+    }
+
+    /// Fetches one file from any web server into the store, as the blob of its digest, for a model that is
+    /// to get the name. It is resumed and verified as a blob of a registry is; what it means, and the
+    /// model's manifest, is the caller's affair.
+    pub async fn fetch(
+        &self,
+        store: &Store,
+        (name, file): (&Name, &WebFile),
+        options: &TransferOptions,
+        progress: impl Fn(Progress) + Send + Sync,
+        cancel: &CancellationToken,
+    ) -> Result<Fetched, ClientError> {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(ClientError::Cancelled),
+            result = file::run(self, store, (name, file), options, &progress) => result,
         }
     }
 

@@ -26,8 +26,8 @@ pub mod server;
 mod store;
 
 pub use client::{
-    Client, ClientConfig, ClientError, Header, Hints, IntegrityError, Keyring, Limits, Progress,
-    Proxy, Reference, RegistryConfig, SourceVariant, TransferOptions,
+    Client, ClientConfig, ClientError, Fetched, Header, Hints, IntegrityError, Keyring, Limits,
+    Progress, Proxy, Reference, RegistryConfig, SourceVariant, TransferOptions, WebFile,
 };
 pub use digest::{Digest, DigestError, Hasher};
 pub use failpoints::{FAILPOINTS, arm_failpoints};

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{Daemon, Registry, dsk, home};
+use crate::harness::{Daemon, Registry, dsk, home, http_get};
 
 fn tiny(seed: u64) -> Vec<u8> {
     dsk_daemon_engine::gguf::testkit::tiny_model("llama", seed)
@@ -43,6 +43,49 @@ fn a_damaged_partial_is_found_and_the_next_pull_repairs_it() {
         daemon.run(&["pull", &name]);
     }
     assert_eq!(fs::read(blobs.join(format!("sha256-{}", digest.hex()))).unwrap(), tiny(8));
+}
+
+#[test]
+fn a_file_is_pulled_by_its_address_and_digest() {
+    let registry = Registry::start();
+    let folder = home();
+    let gguf = folder.path().join("tiny.gguf");
+    fs::write(&gguf, tiny(11)).unwrap();
+    registry.fill("tiny:latest", &gguf);
+    let digest = dsk_registry::Digest::of(&tiny(11));
+    let url = format!("http://{}/v2/library/tiny/blobs/{digest}", registry.address);
+    let daemon = Daemon::start();
+    let refused = |arguments: &[&str], code, words: &[&str]| {
+        let output = daemon.dsk().arg("pull").args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        words.iter().for_each(|word| assert!(said.contains(word), "{word:?} is not in: {said}"));
+    };
+    let (other, hex) = (dsk_registry::Digest::of(b"other").hex(), digest.hex());
+    refused(&["https://h.example/A-Q4_0.gguf"], 2, &["--sha256 HEX", "sha256sum"]);
+    refused(&["m", "--sha256", &hex], 2, &["goes with the https address"]);
+    refused(&["http://h.example/a.gguf", "--sha256", &hex], 2, &["--insecure"]);
+    refused(&["https://ada:x@h.example/a.gguf", "--sha256", &hex], 2, &["a password in it"]);
+    refused(&["https://10.0.0.1/a.gguf", "--sha256", &hex], 2, &["[registries.\"10.0.0.1\"]"]);
+    refused(&[&url, "--sha256", "beef", "--as", "m"], 2, &["64 lowercase hex digits"]);
+    let absent = url.replace(&hex, &other);
+    refused(&[&absent, "--sha256", &hex, "--as", "m"], 5, &["has no file /v2/library/tiny"]);
+    refused(&[&url, "--sha256", &other, "--as", "m"], 7, &[&other, &hex]);
+    // The right bytes, and no model.
+    let manifest = format!("http://{}/v2/library/tiny/manifests/latest", registry.address);
+    let port = registry.address.rsplit(':').next().unwrap().parse().unwrap();
+    let bytes = http_get(port, "/v2/library/tiny/manifests/latest").unwrap();
+    let no_model = dsk_registry::Digest::of(bytes.as_bytes()).hex();
+    refused(&[&manifest, "--sha256", &no_model, "--as", "n"], 1, &["not a usable model file"]);
+    let blobs = fs::read_dir(daemon.home.path().join("dsk/models/blobs")).unwrap();
+    assert_eq!(blobs.count(), 0, "nothing of all this stays");
+    assert_eq!(daemon.run(&["list", "--json"]).trim(), "[]");
+
+    daemon.run(&["pull", &url, "--sha256", &hex.to_uppercase(), "--as", "mine:1"]);
+    assert!(daemon.run(&["show", "mine:1"]).contains("llama"));
+    let blob = daemon.home.path().join(format!("dsk/models/blobs/sha256-{hex}"));
+    assert_eq!(fs::read(blob).unwrap(), tiny(11));
+    assert!(!daemon.run(&["list", "--partial"]).contains("mine"));
 }
 
 #[test]

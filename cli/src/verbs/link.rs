@@ -1,6 +1,6 @@
 //! `dsk link` and `dsk import`: GGUF files of this machine become models, where they lie or copied.
 
-mod discover;
+pub(super) mod discover;
 
 use std::path::{Path, PathBuf};
 

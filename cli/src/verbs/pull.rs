@@ -1,13 +1,14 @@
 //! `dsk pull` and `dsk push`: models from and to registries, with progress.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use dsk_daemon_api::client::Lines;
 use dsk_daemon_api::fit::PullChoice;
-use dsk_daemon_api::ollama::{ProgressLine, PullRequest};
+use dsk_daemon_api::ollama::{ProgressLine, PullRequest, SHA256_HELP};
 use dsk_daemon_api::{Client, ClientError};
 use serde_json::json;
+use url::Url;
 
 use crate::args::Shared;
 use crate::connection::{Connection, interrupted};
@@ -17,6 +18,7 @@ use crate::progress::Progress;
 use crate::terminal::Terminal;
 use crate::units;
 use crate::verbs::fit::machine_in;
+use crate::verbs::link::discover::name_of;
 
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
@@ -25,6 +27,12 @@ pub(crate) struct PullArgs {
     /// Take this quantization, such as q5_K_M, of those the source offers
     #[arg(long, value_name = "QUANT")]
     quant: Option<String>,
+    /// What the GGUF file at an address must hash to: dsk pull https://HOST/FILE.gguf --sha256 HEX
+    #[arg(long, value_name = "HEX", conflicts_with_all = ["quant", "dry_run"])]
+    sha256: Option<String>,
+    /// The model's name when it comes from an address; without it the name of the file
+    #[arg(long = "as", value_name = "NAME", requires = "sha256")]
+    name: Option<String>,
     /// Bytes per second to fetch at most: 10M, 500K
     #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
     limit_rate: Option<u64>,
@@ -38,7 +46,7 @@ pub(crate) struct PullArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TransferArgs {
-    /// The model's name: [HOST/][NAMESPACE/]MODEL[:TAG]
+    /// The model's name: [HOST/][NAMESPACE/]MODEL[:TAG]; to pull also the address of a GGUF file
     model: String,
     /// Allow a registry without TLS (this machine's own needs no flag)
     #[arg(long)]
@@ -63,8 +71,14 @@ pub(crate) async fn pull(
     args: &PullArgs,
     terminal: &mut Terminal,
 ) -> anyhow::Result<Exit> {
+    let file = address_of_file(args)?;
     let client = Connection::open(shared)?.client;
     let mut request = args.transfer.request();
+    if let Some(url) = &file {
+        request.model = args.name.clone().unwrap_or_else(|| name_of(Path::new(url.path())));
+        request.url = Some(url.to_string());
+        request.sha256.clone_from(&args.sha256);
+    }
     request.quant.clone_from(&args.quant);
     request.limit_rate = args.limit_rate;
     let args = match args {
@@ -74,9 +88,32 @@ pub(crate) async fn pull(
         }
         PullArgs { transfer, .. } => transfer,
     };
-    let resume = format!("the same command goes on from there: dsk pull {}", args.model);
+    let resume = match &file {
+        Some(_) => "the same command goes on from there".to_owned(),
+        None => format!("the same command goes on from there: dsk pull {}", args.model),
+    };
     let lines = client.pull(&request);
     follow(lines, Interrupted::new("pull", resume), args.json, terminal).await
+}
+
+/// The address of a file, where the model was not named but pointed at.
+fn address_of_file(args: &PullArgs) -> anyhow::Result<Option<Url>> {
+    let text = args.transfer.model.as_str();
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let is_gguf = |url: &Url| url.path().to_ascii_lowercase().ends_with(".gguf");
+    match (url, &args.sha256) {
+        (Some(url), Some(_)) => Ok(Some(url)),
+        (Some(url), None) if is_gguf(&url) => {
+            let message = "a file from an address is pulled by what it must hash to";
+            Err(Failure::usage(message).hint(format!("add --sha256 HEX: {SHA256_HELP}")).into())
+        }
+        (None, Some(_)) => {
+            let message =
+                format!("--sha256 goes with the https address of a file, not with {text}");
+            Err(Failure::usage(message).into())
+        }
+        (_, None) => Ok(None),
+    }
 }
 
 pub(crate) async fn push(

@@ -15,7 +15,7 @@ pub use manage::{
     CopyRequest, DeleteRequest, Details, LocalModel, PsResponse, RunningModel, ShowRequest,
     ShowResponse, TagsResponse, Tensor, VersionResponse,
 };
-pub use transfer::{CreateRequest, License, ProgressLine, PullRequest, PushRequest};
+pub use transfer::{CreateRequest, License, ProgressLine, PullRequest, PushRequest, SHA256_HELP};
 
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};

@@ -61,7 +61,10 @@ pub(crate) fn of_registry(error: &ClientError) -> ApiError {
             ApiError::new(ErrorCode::RegistryInsecure, text)
         }
         ClientError::Format { .. } => ApiError::new(ErrorCode::UnsupportedModel, text),
-        ClientError::Setting { .. } => ApiError::new(ErrorCode::InvalidRequest, text),
+        ClientError::Setting { .. } | ClientError::Address { .. } => {
+            ApiError::new(ErrorCode::InvalidRequest, text)
+        }
+        ClientError::NoFile { .. } => ApiError::new(ErrorCode::ManifestNotFound, text),
         ClientError::Integrity(_) => ApiError::new(ErrorCode::IntegrityFailed, text),
         ClientError::NoSpace { .. } => ApiError::new(ErrorCode::NoSpace, text),
         ClientError::Store(error) => of_store(error),
@@ -75,6 +78,7 @@ pub(crate) fn of_transfer(error: &TransferError) -> ApiError {
     match error {
         TransferError::Registry(error) => of_registry(error),
         TransferError::Variant(error) => of_variant(error),
+        TransferError::Unusable(error) => error.clone(),
     }
 }
 

@@ -68,6 +68,22 @@ pub(super) fn check_registry(registry: &Url) -> Result<(), ClientError> {
     })
 }
 
+/// A file is fetched from an `http` or `https` URL without credentials. Unlike the host of a name, one
+/// inside this network needs a word in the configuration: a URL comes from a page as often as by hand.
+pub(super) fn check_file(url: &Url, insecure: bool, guard: &Guard) -> Result<(), ClientError> {
+    let wrong = |reason: &str| Err(ClientError::Address { reason: reason.to_owned() });
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return wrong("it is no http or https address");
+    }
+    if !is_plain(url) {
+        return wrong("it has a user or a password in it, which would end up in logs");
+    }
+    match stated(url) {
+        Some(Reach::Private | Reach::Local) if !allows(guard, url) => Err(private(url, url)),
+        _ => check_plain_http(url, insecure),
+    }
+}
+
 fn url_of(scheme: &str, host: &str) -> Result<Url, ClientError> {
     Url::parse(&format!("{scheme}://{host}/")).map_err(|error| ClientError::Unreachable {
         host: host.to_owned(),
@@ -201,6 +217,33 @@ mod tests {
             "https://0.0.0.0/",
         ] {
             assert!(!verdict("https://a.example/", to, true), "{to}");
+        }
+    }
+
+    #[test]
+    fn files_come_from_plain_addresses_outside() {
+        let guard = Guard::new(["10.7.7.7".to_owned()]);
+        let check = |url: &str, insecure| {
+            let checked = check_file(&Url::parse(url).unwrap(), insecure, &guard);
+            checked.map_err(|error| error.to_string())
+        };
+        for good in ["https://h.example/a.gguf", "http://127.0.0.1:1/a", "https://10.7.7.7/a"] {
+            assert_eq!(check(good, false), Ok(()), "{good}");
+        }
+        assert_eq!(check("http://h.example/a", true), Ok(()));
+        for (bad, reason) in [
+            ("http://h.example/a", "--insecure"),
+            ("https://ada:secret@h.example/a", "a user or a password"),
+            ("https://ada@h.example/a", "a user or a password"),
+            ("ftp://h.example/a", "no http or https"),
+            ("file:///etc/passwd", "no http or https"),
+            ("https://10.0.0.1/a", "inside this network"),
+            ("https://192.168.1.1/a", "inside this network"),
+            ("https://169.254.169.254/a", "inside this network"),
+            ("https://[fe80::1]/a", "inside this network"),
+        ] {
+            let error = check(bad, false).unwrap_err();
+            assert!(error.contains(reason) && !error.contains("secret"), "{bad}: {error}");
         }
     }
 

@@ -38,6 +38,20 @@ pub enum ClientError {
         /// The address of that.
         address: String,
     },
+    /// Nothing is at the address of a file.
+    #[error("{host} has no file {path}")]
+    NoFile {
+        /// The server's host.
+        host: String,
+        /// The path that was asked for.
+        path: String,
+    },
+    /// An address that no file is fetched from.
+    #[error("the address of the file cannot be used: {reason}")]
+    Address {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A setting of the configuration that cannot be used.
     #[error("{key}: {reason}")]
     Setting {

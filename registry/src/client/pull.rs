@@ -8,7 +8,7 @@ use super::{
     session::Session,
 };
 use crate::{
-    Descriptor, Digest, Manifest, Name, Store, StoreError, StoredManifest, pump::blocking,
+    Descriptor, Digest, Manifest, Name, Pin, Store, StoreError, StoredManifest, pump::blocking,
 };
 use futures_util::{FutureExt, TryStreamExt, future::BoxFuture, stream};
 use std::{collections::BTreeSet, sync::Arc};
@@ -44,7 +44,7 @@ pub(super) async fn repair(
 }
 
 /// What one transfer may take of connections, memory and the link.
-fn budget(client: &Client, options: &TransferOptions) -> Arc<Budget> {
+pub(super) fn budget(client: &Client, options: &TransferOptions) -> Arc<Budget> {
     let pace = Arc::new(Pace::new(options.limit_rate));
     Arc::new(Budget::new(&client.limits, [Arc::clone(&client.pace), pace]))
 }
@@ -57,14 +57,8 @@ async fn complete(
     budget: &Arc<Budget>,
     report: Report<'_>,
 ) -> Result<StoredManifest, ClientError> {
-    let (name, blobs) = (session.name, manifest.blobs());
-    // Until the manifest names them, nothing else keeps a removal or a collection from taking the blobs.
-    let _pin = store.pin(blobs.iter().map(|blob| blob.digest));
-    check_space(store, &blobs)?;
-    // What is fetched is kept, shown and resumed from now on, should this end before its time.
-    let (noted, of, note) = (store.clone(), name.clone(), bytes.clone());
-    blocking(move || noted.note_pull(&of, &note)).await?;
-    fetch_all(session, store, &blobs, budget, report).await?;
+    let name = session.name;
+    let _pin = gather(session, store, (&manifest.blobs(), &bytes), budget, report).await?;
     report(Progress::WritingManifest);
     let (stored, unused) = publish(store, name, bytes).await?;
     if !unused.is_empty() {
@@ -74,6 +68,24 @@ async fn complete(
     }
     report(Progress::Success);
     Ok(stored)
+}
+
+/// Fetches the blobs that are not here. `note` is the manifest that says meanwhile what they are for. Until
+/// another names them, only the pin keeps a removal or a collection from taking them.
+pub(super) async fn gather(
+    session: &Session<'_>,
+    store: &Store,
+    (blobs, note): (&[Descriptor], &[u8]),
+    budget: &Arc<Budget>,
+    report: Report<'_>,
+) -> Result<Pin, ClientError> {
+    let pin = store.pin(blobs.iter().map(|blob| blob.digest));
+    check_space(store, blobs)?;
+    // What is fetched is kept, shown and resumed from now on, should this end before its time.
+    let (noted, of, note) = (store.clone(), session.name.clone(), note.to_vec());
+    blocking(move || noted.note_pull(&of, &note)).await?;
+    fetch_all(session, store, blobs, budget, report).await?;
+    Ok(pin)
 }
 
 /// Fetches the blobs side by side, as many as there are connections for; the first error ends all.

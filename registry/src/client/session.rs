@@ -1,7 +1,7 @@
 //! One transfer's talk with one registry and its mirrors: redirects, time limits, and what a status means.
 
 use super::{
-    Client, ClientError, Limits, TransferOptions, address, endpoint,
+    Client, ClientError, Limits, TransferOptions, WebFile, address, endpoint,
     error::chain,
     retry::{self, Failure, FailureKind},
     sign_in::{self, SignIn, Tries},
@@ -13,6 +13,7 @@ use reqwest::{
     header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION},
 };
 use std::{
+    collections::BTreeMap,
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, SystemTime},
 };
@@ -41,11 +42,13 @@ pub(super) enum Purpose {
     Push,
 }
 
-/// The registry of one name.
+/// The source of one name: its registry, or a server that only has files.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
     client: &'a Client,
     pub(super) name: &'a Name,
+    /// Where the blobs are that the source does not file by their digests.
+    files: BTreeMap<Digest, Url>,
     /// The mirrors in their order, and last the registry itself.
     origins: Vec<Origin<'a>>,
     /// The first of them that is still believed in.
@@ -71,7 +74,8 @@ impl<'a> Session<'a> {
     ) -> Result<Session<'a>, ClientError> {
         let mut origins = Vec::new();
         for mirror in &client.route_of(name).config.mirrors {
-            origins.push(Origin::new(client, name, mirror.clone(), false, Purpose::Pull));
+            let repository = repository(name);
+            origins.push(Origin::new(client, &repository, mirror.clone(), false, Purpose::Pull));
         }
         Session::with(client, name, options, Purpose::Pull, origins).await
     }
@@ -100,10 +104,11 @@ impl<'a> Session<'a> {
             let reason = "its name gives no address".to_owned();
             return Err(ClientError::Unreachable { host: name.host().to_owned(), reason });
         };
-        let origin = |base: &Url| Origin::new(client, name, base.clone(), insecure, purpose);
+        let repository = repository(name);
+        let origin = |base: &Url| Origin::new(client, &repository, base.clone(), insecure, purpose);
         let mut own = origin(first);
         for other in others {
-            let probe = Session { client, name, origins: vec![own], current: AtomicUsize::new(0) };
+            let probe = Session::of(client, name, vec![own]);
             // Any answer at all will do: this only asks whether someone speaks TLS there.
             own = if probe.send(&probe.get(first.clone())).await.is_err() {
                 tracing::warn!(host = name.host(), "no https there, going on with plain http");
@@ -113,7 +118,33 @@ impl<'a> Session<'a> {
             };
         }
         origins.push(own);
-        Ok(Session { client, name, origins, current: AtomicUsize::new(0) })
+        Ok(Session::of(client, name, origins))
+    }
+
+    /// A session with a server that has one file of the model, and is no registry.
+    pub(super) fn of_file(
+        client: &'a Client,
+        name: &'a Name,
+        file: &WebFile,
+        options: &TransferOptions,
+    ) -> Result<Session<'a>, ClientError> {
+        let route = client.registries.of(&endpoint::host_of(&file.url));
+        let insecure = options.insecure || route.config.insecure;
+        endpoint::check_file(&file.url, insecure, &route.guard)?;
+        let mut base = file.url.clone();
+        base.set_path("/");
+        base.set_query(None);
+        base.set_fragment(None);
+        let path = file.url.path().trim_start_matches('/');
+        let origin = Origin::new(client, path, base, insecure, Purpose::Pull);
+        let mut session = Session::of(client, name, vec![origin]);
+        session.files.insert(file.digest, file.url.clone());
+        Ok(session)
+    }
+
+    fn of(client: &'a Client, name: &'a Name, origins: Vec<Origin<'a>>) -> Session<'a> {
+        let (files, current) = (BTreeMap::new(), AtomicUsize::new(0));
+        Session { client, name, files, origins, current }
     }
 
     pub(super) fn limits(&self) -> &'a Limits {
@@ -149,7 +180,8 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn blob_url(&self, digest: &Digest) -> Url {
-        self.url(&format!("blobs/{digest}"))
+        let file = self.files.get(digest).cloned();
+        file.unwrap_or_else(|| self.url(&format!("blobs/{digest}")))
     }
 
     pub(super) fn get(&self, url: Url) -> Call<'static> {
@@ -349,14 +381,14 @@ fn refused_address(error: &reqwest::Error) -> Option<&address::Refused> {
 impl<'a> Origin<'a> {
     pub(super) fn new(
         client: &'a Client,
-        name: &Name,
+        repository: &str,
         base: Url,
         insecure: bool,
         purpose: Purpose,
     ) -> Origin<'a> {
         let route = client.registries.of(&endpoint::host_of(&base));
         let insecure = insecure || route.config.insecure;
-        let sign_in = SignIn::new(client, &base, name, purpose);
+        let sign_in = SignIn::new(client, &base, repository, purpose);
         Origin { base, route, insecure, sign_in }
     }
 
@@ -373,6 +405,11 @@ impl<'a> Origin<'a> {
         moved.set_query(url.query());
         self.is_own(url).then_some(moved)
     }
+}
+
+/// What sign-ins call the repository of a name.
+fn repository(name: &Name) -> String {
+    format!("{}/{}", name.namespace(), name.model())
 }
 
 /// Whether a mirror has answered for the registry: what it gave, or that the bytes end earlier.

@@ -13,7 +13,7 @@ use super::{
     retry::Failure,
     session::{Origin, Purpose, Session},
 };
-use crate::{DEFAULT_HOST, Name};
+use crate::DEFAULT_HOST;
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD},
@@ -65,8 +65,8 @@ enum Way {
 }
 
 impl SignIn {
-    pub(super) fn new(client: &Client, base: &Url, name: &Name, purpose: Purpose) -> SignIn {
-        let repository = format!("{}/{}", name.namespace(), name.model());
+    pub(super) fn new(client: &Client, base: &Url, repository: &str, purpose: Purpose) -> SignIn {
+        let repository = repository.to_owned();
         let origin = base.origin().ascii_serialization();
         let state = client.grants.of(&origin, &repository, actions(purpose));
         let token = is_hub(base).then(|| client.keyring.hub_token()).flatten();

@@ -2,6 +2,7 @@
 
 mod embedded;
 mod faults;
+mod file;
 mod formats;
 mod header;
 mod hostile;

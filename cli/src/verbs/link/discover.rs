@@ -84,7 +84,7 @@ fn is_shard(stem: &str) -> bool {
 
 /// `hf.co/USER/REPO:QUANT` for a file in a Hugging Face cache, else a name made of the file's:
 /// `SmolLM2-135M-Instruct-Q8_0.gguf` is `smollm2-135m-instruct:q8_0`.
-fn name_of(path: &Path) -> String {
+pub(in crate::verbs) fn name_of(path: &Path) -> String {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let quant = quantization(&stem);
     if let Some(repository) = hub_repository(path) {

@@ -8,6 +8,10 @@ use serde_json::{Map, Value};
 use super::{Message, model_or_name};
 use crate::lenient::{is_false, null_as_default};
 
+/// How to come by the digest that fetching a file from an address takes.
+pub const SHA256_HELP: &str = "the publisher lists it (Hugging Face on the file's own page), or \
+     sha256sum tells it of a copy that you trust";
+
 /// The body of `POST /api/pull`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct PullRequest {
@@ -30,6 +34,12 @@ pub struct PullRequest {
     /// dsk's own: this quantization, where the name leaves it open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quant: Option<String>,
+    /// dsk's own: fetch the model's GGUF file from this `http` or `https` address instead of a registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// dsk's own, with `url`: what the file must hash to, 64 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
     /// dsk's own: bytes per second that this pull may fetch; the one that began a pull decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_rate: Option<u64>,

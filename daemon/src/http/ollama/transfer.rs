@@ -10,10 +10,11 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use dsk_daemon_api::fit::PullChoice;
-use dsk_daemon_api::ollama::{ProgressLine, PullRequest, PushRequest};
+use dsk_daemon_api::ollama::{ProgressLine, PullRequest, PushRequest, SHA256_HELP};
 use dsk_daemon_api::{ApiError, ErrorCode};
-use dsk_registry::{Digest, Name, Progress};
+use dsk_registry::{Digest, Name, Progress, WebFile};
 use futures_util::stream::{self, BoxStream, StreamExt};
+use url::Url;
 
 use super::NDJSON;
 use crate::fit::Ask;
@@ -33,6 +34,7 @@ type Lines = BoxStream<'static, Result<ProgressLine, ApiError>>;
 pub(crate) async fn pull(State(http): State<Arc<Http>>, request: Request) -> Native {
     let body: PullRequest = body::json(request, body::SMALL_BYTES_MAX).await?;
     let name = parse_name(body.target())?;
+    let file = file_of(&body)?;
     if body.dry_run {
         return Ok(reply::json(&choice(&http, &name, body).await?));
     }
@@ -42,11 +44,12 @@ pub(crate) async fn pull(State(http): State<Arc<Http>>, request: Request) -> Nat
     }
     // Before a registry is asked anything.
     http.service.store.check_writable().map_err(|error| failure::of_store(&error))?;
-    let asked = Pull { insecure: body.insecure, quant: body.quant, limit_rate: body.limit_rate };
+    let PullRequest { insecure, quant, limit_rate, stream, .. } = body;
+    let asked = Pull { insecure, quant, file, limit_rate };
     let progress = http.service.transfers.pull(name, asked);
     let progress = progress.map(|step| step.map_err(|error| failure::of_transfer(&error)));
     let lines = lines(progress.boxed(), Direction::Pull);
-    Ok(answer(lines, body.stream.unwrap_or(true)).await?)
+    Ok(answer(lines, stream.unwrap_or(true)).await?)
 }
 
 /// `POST /api/push`
@@ -59,6 +62,27 @@ pub(crate) async fn push(State(http): State<Arc<Http>>, request: Request) -> Nat
     let progress = progress.map(|step| step.map_err(|error| failure::of_transfer(&error)));
     let lines = lines(progress.boxed(), Direction::Push);
     Ok(answer(lines, body.stream.unwrap_or(true)).await?)
+}
+
+/// The file that a pull is to fetch instead of a registry's model.
+fn file_of(body: &PullRequest) -> Result<Option<WebFile>, ApiError> {
+    let refused = |message: String| Err(ApiError::new(ErrorCode::InvalidRequest, message));
+    let (url, sha256) = match (&body.url, &body.sha256) {
+        (None, None) => return Ok(None),
+        (None, Some(_)) => return refused("`sha256` goes with `url`".to_owned()),
+        (Some(_), None) => return refused(format!("`url` needs `sha256`: {SHA256_HELP}")),
+        (Some(url), Some(sha256)) => (url, sha256),
+    };
+    if body.quant.is_some() || body.dry_run {
+        return refused("`url` is one file: there is nothing to choose".to_owned());
+    }
+    let url = match Url::parse(url) {
+        Ok(url) => url,
+        Err(error) => return refused(format!("`url` is no address: {error}")),
+    };
+    let hex = sha256.trim().trim_start_matches("sha256:").to_ascii_lowercase();
+    let digest = format!("sha256:{hex}").parse().map_err(|error| failure::of_digest(&error))?;
+    Ok(Some(WebFile { url, digest }))
 }
 
 /// What a pull would fetch.

@@ -291,9 +291,8 @@ fn the_hubs_token_is_the_hubs() {
     let config = ClientConfig { keyring, ..ClientConfig::default() };
     let client = Client::with_limits(config, quick()).unwrap();
     let shown = |host: &str, url: &str| {
-        let (model, base) = (name(&format!("{host}/a/b")), format!("https://{host}/"));
-        let base = Url::parse(&base).unwrap();
-        let origin = session::Origin::new(&client, &model, base, false, session::Purpose::Pull);
+        let base = Url::parse(&format!("https://{host}/")).unwrap();
+        let origin = session::Origin::new(&client, "a/b", base, false, session::Purpose::Pull);
         origin.sign_in.header_for(&origin, &Url::parse(url).unwrap()).is_some()
     };
     assert!(shown("hf.co", "https://hf.co/v2/a/b/manifests/latest"));
