@@ -43,7 +43,7 @@ fn assert_blobs_are_whole(models: &Path, step: &str) {
 }
 
 #[test]
-fn a_kill_at_every_step_leaves_a_whole_store_and_the_next_pull_completes() {
+fn fault_01_a_kill_at_every_step_leaves_a_whole_store_and_the_next_pull_completes() {
     let registry = registry();
     let name = registry.name("tiny:latest");
     // Not part of a pull or a removal; the registry's own tests kill at these steps.
