@@ -158,7 +158,7 @@ fn client_hint(error: &ClientError) -> Option<String> {
             }
             ErrorCode::InvalidName => "a name is [HOST/][NAMESPACE/]MODEL[:TAG]",
             ErrorCode::NoSpace => {
-                "free some space (`dsk rm MODEL`); the same pull goes on where it stopped"
+                "free some space (`dsk rm MODEL`, `dsk gc`); a pull goes on where it stopped"
             }
             ErrorCode::RegistryInsecure => "add --insecure if you trust the network to it",
             ErrorCode::RegistryUnreachable => {

@@ -2,6 +2,7 @@
 //! another program's store, one owner.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use dsk_registry::Digest;
@@ -95,7 +96,10 @@ fn a_linked_file_is_used_where_it_lies_and_outlives_its_model() {
     assert!(daemon.run(&["df"]).contains("linked"));
     let copies = home();
     daemon.run(&["export", "tiny-1b:q8_0", text(copies.path())]);
-    assert_eq!(fs::read(copies.path().join("tiny-1b-q8_0.gguf")).unwrap(), tiny(4));
+    let copy = copies.path().join("tiny-1b-q8_0.gguf");
+    assert_eq!(fs::read(&copy).unwrap(), tiny(4));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&copy), mode(&path), "others may read it as any new file");
     fs::write(&path, tiny(5)).unwrap();
     let (code, refusal) = exit(&daemon, &["show", "tiny-1b:q8_0"]);
     assert!(

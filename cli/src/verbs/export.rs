@@ -3,7 +3,9 @@
 //! GGUF files come through the daemon and are hashed on their way: what gets its final name is whole. An
 //! OCI layout is written from the store itself, which is only read.
 
+use std::fs::Permissions;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -159,8 +161,10 @@ async fn write(
         let message = format!("{} is there already", path.display());
         return Err(Failure::usage(message).hint("choose another folder, or remove it").into());
     }
-    let mut file = tempfile::NamedTempFile::new_in(folder)
-        .with_context(|| format!("cannot write to {}", folder.display()))?;
+    // As any file that a program makes: the user's umask says who may read it.
+    let mode = Permissions::from_mode(0o666);
+    let file = tempfile::Builder::new().permissions(mode).tempfile_in(folder);
+    let mut file = file.with_context(|| format!("cannot write to {}", folder.display()))?;
     let mut pieces = Box::pin(client.blob(&part.digest.to_string()).await?);
     let (mut hasher, mut done) = (Hasher::new(), 0);
     while let Some(piece) = pieces.next().await {
