@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Fetch the programs of others that the tests speak to, into target/peers.
 
-    python3 tests/peers.py docker-registry skopeo [aria2c moto_server]
+    python3 tests/peers.py docker-registry skopeo [aria2c moto_server model_signing]
 
 Prints the path of each. One that is installed is used as it is; else Debian's packages are downloaded
-with apt-get and unpacked beside the build (nothing is installed, no root is needed), and moto, a stand-in
-for S3, comes from PyPI. What is there already is not fetched again.
+with apt-get and unpacked beside the build (nothing is installed, no root is needed). moto, a stand-in for
+S3, and OpenSSF's model_signing come from PyPI. What is there already is not fetched again.
 """
 
 import fcntl
@@ -28,7 +28,11 @@ DEBIAN = {
     ),
     "aria2c": (["aria2", "libaria2-0", "libc-ares2", "libssh2-1"], "usr/bin/aria2c"),
 }
-MOTO = "moto[server]==5.2.5"
+# program: (folder, packages from PyPI)
+PYPI = {
+    "moto_server": ("moto", ["moto[server]==5.2.5"]),
+    "model_signing": ("model-signing", ["model-signing==1.1.1", "pyOpenSSL==26.4.0"]),
+}
 
 
 def run(*command, **options):
@@ -67,17 +71,18 @@ def unpacked(program):
     return script
 
 
-def moto():
-    """The path of moto's server, in a Python of its own."""
-    folder = PEERS / "moto"
-    server, proof = folder / "bin" / "moto_server", folder / "installed.txt"
-    if proof.exists() and proof.read_text() == MOTO:
-        return server
+def from_pypi(program):
+    """The path of a program from PyPI, in a Python of its own."""
+    name, packages = PYPI[program]
+    folder, wanted = PEERS / name, "\n".join(packages)
+    path, proof = folder / "bin" / program, folder / "installed.txt"
+    if proof.exists() and proof.read_text() == wanted:
+        return path
     run(sys.executable, "-m", "venv", "--clear", folder)
     python = folder / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", MOTO)
-    proof.write_text(MOTO)
-    return server
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
+    proof.write_text(wanted)
+    return path
 
 
 def main(programs):
@@ -89,12 +94,12 @@ def main(programs):
         for program in programs:
             if installed := shutil.which(program):
                 print(installed)
-            elif program == "moto_server":
-                print(moto())
+            elif program in PYPI:
+                print(from_pypi(program))
             elif program in DEBIAN:
                 print(unpacked(program))
             else:
-                sys.exit(f"no peer is called {program}: {', '.join([*DEBIAN, 'moto_server'])}")
+                sys.exit(f"no peer is called {program}: {', '.join([*DEBIAN, *PYPI])}")
 
 
 if __name__ == "__main__":

@@ -123,6 +123,9 @@ Environment:
   DSK_ADOPT                  Write to models that another program filled; default false
   DSK_KEEP_ALIVE             How long an idle model stays in memory; default 5m
   DSK_REGISTRY               The registry that serves names without a host
+  DSK_SIGNATURES             What is asked of signatures: off, warn, require; default off
+  DSK_TRUSTED_KEYS           Files of the public keys whose signatures count
+  DSK_LOCK_FILE              Pins each name to what was first pulled as it
   DSK_LOG                    What `dsk serve` logs: error, warn, info, debug, trace
   DSK_LOG_FORMAT             How it writes them: text, json
   NO_COLOR, CLICOLOR=0       No colour; CLICOLOR_FORCE=1 forces it
@@ -164,6 +167,7 @@ mod tests {
             "dsk run m",
             "dsk pull m --quant q5_K_M --dry-run --machine m.json --json",
             "dsk pull m --limit-rate 10M",
+            "dsk pull m@sha256:00 --lock dsk.lock --update-lock",
             "dsk fit",
             "dsk fit deepseek-r1 --ctx 8192 --kv q8_0 --quant q4_K_M --machine m.json --json",
             "dsk run m say hello --think --verbose --keepalive 10m",

@@ -29,7 +29,7 @@ const TABLE: [(Exit, &str); 11] = [
     (Exit::Unauthorized, "not allowed: credentials are missing or refused"),
     (Exit::NotFound, "the model or file does not exist"),
     (Exit::DoesNotFit, "the model does not fit the memory"),
-    (Exit::Integrity, "bytes are not what their digest says"),
+    (Exit::Integrity, "bytes are not what their digest, signature or pin says"),
     (Exit::NoSpace, "the disk is full"),
     (Exit::Unavailable, "busy: port taken, store locked, queue full"),
     (Exit::Interrupted, "interrupted with Ctrl-C"),
@@ -68,10 +68,13 @@ impl Exit {
             | ErrorCode::MethodNotAllowed
             | ErrorCode::BodyTooLarge
             | ErrorCode::NotAdopted
+            | ErrorCode::InvalidLockFile
             | ErrorCode::RegistryInsecure => Exit::Usage,
-            ErrorCode::DigestMismatch | ErrorCode::IntegrityFailed | ErrorCode::LinkBroken => {
-                Exit::Integrity
-            }
+            ErrorCode::DigestMismatch
+            | ErrorCode::IntegrityFailed
+            | ErrorCode::LinkBroken
+            | ErrorCode::UntrustedModel
+            | ErrorCode::Pinned => Exit::Integrity,
             ErrorCode::Forbidden | ErrorCode::Unauthorized => Exit::Unauthorized,
             ErrorCode::ModelNotFound
             | ErrorCode::ManifestNotFound
@@ -139,7 +142,7 @@ mod tests {
                 4  not allowed: credentials are missing or refused
                 5  the model or file does not exist
                 6  the model does not fit the memory
-                7  bytes are not what their digest says
+                7  bytes are not what their digest, signature or pin says
                 8  the disk is full
                69  busy: port taken, store locked, queue full
               130  interrupted with Ctrl-C
@@ -189,6 +192,9 @@ mod tests {
             no_space 8
             not_adopted 2
             link_broken 7
+            untrusted_model 7
+            pinned 7
+            invalid_lock_file 2
         "#]]
         .assert_eq(&text);
     }

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 
 use dsk_daemon::bench::{BenchError, BenchErrorKind};
 use dsk_daemon::models::ModelsError;
+use dsk_daemon::pins::PinError;
 use dsk_daemon::service::ServiceError;
 use dsk_daemon::{ConfigError, DaemonError, ListenError};
 use dsk_daemon_api::{ClientError, ErrorCode};
@@ -82,6 +83,9 @@ fn server_exit(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<StoreError>() {
         return Some(store_exit(error));
     }
+    if let Some(error) = cause.downcast_ref::<PinError>() {
+        return Some(pin_exit(error));
+    }
     if let Some(error) = cause.downcast_ref::<BenchError>() {
         return Some(bench_exit(error));
     }
@@ -103,6 +107,7 @@ fn service_exit(error: &ServiceError) -> Exit {
     match error {
         ServiceError::Locked { .. } => Exit::Unavailable,
         ServiceError::Store(store) => store_exit(store),
+        ServiceError::Client(dsk_registry::ClientError::Setting { .. }) => Exit::Usage,
         _ => Exit::General,
     }
 }
@@ -118,6 +123,14 @@ fn store_exit(error: &StoreError) -> Exit {
         StoreError::NoSpace { .. } => Exit::NoSpace,
         StoreError::Locked { .. } | StoreError::Busy { .. } => Exit::Unavailable,
         _ => Exit::General,
+    }
+}
+
+fn pin_exit(error: &PinError) -> Exit {
+    match error {
+        PinError::Other { .. } | PinError::Gone { .. } => Exit::Integrity,
+        PinError::Malformed { .. } | PinError::Io { .. } => Exit::Usage,
+        PinError::Interrupted => Exit::General,
     }
 }
 
@@ -165,6 +178,9 @@ fn client_hint(error: &ClientError) -> Option<String> {
                 "check the network; DSK_REGISTRY names another registry"
             }
             ErrorCode::IntegrityFailed => "try again; if it stays so the registry's copy is broken",
+            ErrorCode::UntrustedModel => {
+                "`dsk config` shows signatures and trusted_keys, and where they are set"
+            }
             ErrorCode::OutOfMemory => "`dsk ps` shows what is loaded, `dsk stop MODEL` makes room",
             ErrorCode::DoesNotFit => {
                 "`dsk fit MODEL` shows every variant; an exact tag is pulled whatever it takes"

@@ -12,6 +12,7 @@ pub(crate) mod fit;
 pub(crate) mod gc;
 pub(crate) mod link;
 pub(crate) mod list;
+pub(crate) mod lock;
 pub(crate) mod logs;
 pub(crate) mod pin;
 pub(crate) mod ps;

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use dsk_registry::trust::{SignaturePolicy, TrustConfig};
 use dsk_registry::{Keyring, Name, RegistryConfig};
 use url::Url;
 
@@ -91,6 +92,12 @@ keys! {
     LimitRate "limit_rate" ["DSK_LIMIT_RATE"];
     /// Hosts that may have addresses of this network, separated by commas.
     PrivateHosts "private_hosts" ["DSK_PRIVATE_HOSTS"];
+    /// What is asked of the signatures of models that are pulled: `off`, `warn` or `require`.
+    Signatures "signatures" ["DSK_SIGNATURES"];
+    /// Files of public keys whose signatures count, separated by commas.
+    TrustedKeys "trusted_keys" ["DSK_TRUSTED_KEYS"];
+    /// The file that pins each name to what was first pulled as it; empty for none.
+    LockFile "lock_file" ["DSK_LOCK_FILE"];
     /// How many models may be resident at once; 0 lets memory decide.
     MaxLoaded "max_loaded" ["DSK_MAX_LOADED", "OLLAMA_MAX_LOADED_MODELS"];
     /// Memory left to other programs: bytes such as `2GiB`; `auto` takes a share of the machine.
@@ -183,6 +190,10 @@ pub struct Config {
     pub registries: BTreeMap<String, RegistryConfig>,
     /// Hosts that a registry may lead to although they are inside this network.
     pub private_hosts: Vec<String>,
+    /// What is asked of signatures, where a registry has nothing of its own.
+    pub trust: TrustConfig,
+    /// The file that pins each name to what was first pulled as it.
+    pub lock_file: Option<PathBuf>,
     /// Where the credentials of the daemon's user are.
     pub keyring: Keyring,
     /// How many models may be resident; `None` lets memory decide.
@@ -317,6 +328,8 @@ impl Layers {
         let registry = self.parsed(Key::Registry, "", registry);
         let limit_rate = self.parsed(Key::LimitRate, "0", bytes);
         let private_hosts = self.parsed(Key::PrivateHosts, "", |text| Ok(list(text)));
+        let trust = self.trust();
+        let lock_file = self.lock_file();
         let max_loaded = self.parsed(Key::MaxLoaded, "0", |text| number(text, LOADED_MAX));
         let reserve = self.parsed(Key::MemoryReserve, "auto", bytes);
         let queue = QUEUE_DEFAULT.to_string();
@@ -341,6 +354,8 @@ impl Layers {
             limit_rate: limit_rate.flatten().filter(|rate| *rate > 0),
             registries: std::mem::take(&mut self.registries),
             private_hosts: private_hosts.unwrap_or_default(),
+            trust,
+            lock_file,
             keyring: Keyring::of_user(|name| env.get(name)),
             max_loaded: max_loaded.filter(|limit| *limit > 0),
             memory_reserve: reserve.flatten(),
@@ -417,6 +432,24 @@ impl Layers {
         let home = self.user_home.clone();
         self.parsed(Key::Socket, &text, |text| match text {
             "none" | "off" => Ok(None),
+            path => absolute(path, home.as_deref()).map(Some),
+        })?
+    }
+
+    fn trust(&mut self) -> TrustConfig {
+        let home = self.user_home.clone();
+        let signatures = self.parsed(Key::Signatures, "off", from_str::<SignaturePolicy>);
+        let keys = self.parsed(Key::TrustedKeys, "", |text| {
+            list(text).iter().map(|path| absolute(path, home.as_deref())).collect()
+        });
+        let (signatures, keys) = (signatures.unwrap_or_default(), keys.unwrap_or_default());
+        TrustConfig { signatures, keys }
+    }
+
+    fn lock_file(&mut self) -> Option<PathBuf> {
+        let home = self.user_home.clone();
+        self.parsed(Key::LockFile, "", |text| match text {
+            "" => Ok(None),
             path => absolute(path, home.as_deref()).map(Some),
         })?
     }

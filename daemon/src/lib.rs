@@ -20,6 +20,7 @@ pub mod listeners;
 pub mod logs;
 mod metrics;
 pub mod models;
+pub mod pins;
 pub mod runner;
 pub mod scheduler;
 mod server;

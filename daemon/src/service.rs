@@ -11,6 +11,7 @@ use crate::{
     index::{Index, IndexError, Run},
     logs::Ring,
     metrics::Metrics,
+    pins::LockFile,
     runner::{Launch, ProcessLauncher},
     scheduler::{LoadNote, Scheduler, Settings},
     transfers::{RegistryMover, Transfers},
@@ -27,6 +28,8 @@ pub struct Service {
     pub scheduler: Scheduler,
     /// Pulls and pushes.
     pub transfers: Transfers,
+    /// Pins what is pulled.
+    pub lock_file: Option<LockFile>,
     /// What asks registries.
     pub registry: Client,
     /// What the models are, and how much they were used.
@@ -100,10 +103,12 @@ impl Service {
             registries: config.registries.clone(),
             private_hosts: config.private_hosts.clone(),
             keyring: config.keyring.clone(),
+            trust: config.trust.clone(),
             ..ClientConfig::default()
         };
         let limits = Limits { rate: config.limit_rate, ..Limits::default() };
         let client = Client::with_limits(about, limits)?;
+        let lock_file = config.lock_file.clone().map(LockFile::new);
         let metrics = Arc::<Metrics>::default();
         let machine = Monitor::new(store.root().to_owned());
         Ok(Arc::new(Service {
@@ -118,6 +123,7 @@ impl Service {
                     store: store.clone(),
                     machine: machine.clone(),
                     index: index.clone(),
+                    lock_file: lock_file.clone(),
                 },
                 Arc::clone(&metrics),
             ),
@@ -125,6 +131,7 @@ impl Service {
             metrics,
             machine,
             registry: client,
+            lock_file,
             started: Instant::now(),
             config,
             store,

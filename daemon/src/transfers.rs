@@ -19,7 +19,8 @@ use std::{
 use dsk_daemon_api::ollama::CreateRequest;
 use dsk_daemon_api::{ApiError, ErrorCode};
 use dsk_registry::{
-    Client, ClientError, Fetched, Name, Progress, Store, StoredManifest, TransferOptions, WebFile,
+    Client, ClientError, Digest, Fetched, Name, Progress, Reference, Store, TransferOptions,
+    WebFile,
 };
 use futures_util::{Stream, future::BoxFuture};
 use tokio::sync::mpsc;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::create::Recipe;
 use crate::hardware::Monitor;
 use crate::index::Index;
+use crate::pins::{LockFile, PinError};
 use crate::variants::{Asked, Source, VariantError};
 
 mod board;
@@ -65,6 +67,10 @@ pub struct Pull {
     pub file: Option<WebFile>,
     /// Bytes per second that it may fetch; who joins a pull takes it as it is.
     pub limit_rate: Option<u64>,
+    /// The manifest to fetch, whatever the name's tag means.
+    pub digest: Option<Digest>,
+    /// The name's pin in the lock file moves to what is pulled.
+    pub update_lock: bool,
 }
 
 /// Why a transfer failed.
@@ -79,6 +85,9 @@ pub enum TransferError {
     /// No model could be made of what was fetched.
     #[error("{0}")]
     Unusable(ApiError),
+    /// The lock file, or what it pins.
+    #[error(transparent)]
+    Pin(#[from] PinError),
 }
 
 impl From<VariantError> for TransferError {
@@ -110,22 +119,29 @@ pub(crate) trait Mover: Send + Sync + 'static {
 
 /// One transfer for a [`Mover`].
 pub(crate) struct Job {
-    pub(crate) direction: Direction,
-    pub(crate) name: Name,
-    pub(crate) insecure: bool,
-    /// The quantization that is wanted, where the name leaves it open.
-    pub(crate) quant: Option<String>,
-    /// A file to make the model of.
-    pub(crate) file: Option<WebFile>,
+    pub(crate) what: Key,
     /// Bytes per second.
     pub(crate) limit_rate: Option<u64>,
     pub(crate) progress: Box<dyn Fn(Progress) + Send + Sync>,
     pub(crate) cancel: CancellationToken,
 }
 
-/// What makes two requests one transfer: the direction, the name, whether plain HTTP is allowed, the
-/// quantization and the file.
-type Key = (Direction, Name, bool, Option<String>, Option<WebFile>);
+/// What makes two requests one transfer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) direction: Direction,
+    pub(crate) name: Name,
+    /// Plain HTTP to other machines is allowed.
+    pub(crate) insecure: bool,
+    /// The quantization that is wanted, where the name leaves it open.
+    pub(crate) quant: Option<String>,
+    /// A file to make the model of.
+    pub(crate) file: Option<WebFile>,
+    /// The manifest that is wanted.
+    pub(crate) digest: Option<Digest>,
+    /// The pin of the name may move.
+    pub(crate) update_lock: bool,
+}
 
 struct Inner {
     mover: Box<dyn Mover>,
@@ -165,19 +181,24 @@ impl Transfers {
 
     /// Pulls a model, or joins the pull that is under way.
     pub fn pull(&self, name: Name, asked: Pull) -> Transfer {
-        let Pull { insecure, quant, file, limit_rate } = asked;
-        self.join((Direction::Pull, name, insecure, quant, file), limit_rate)
+        let Pull { insecure, quant, file, limit_rate, digest, update_lock } = asked;
+        let direction = Direction::Pull;
+        let key = Key { direction, name, insecure, quant, file, digest, update_lock };
+        self.join(key, limit_rate)
     }
 
     /// Pushes a model, or joins the push that is under way.
     pub fn push(&self, name: Name, insecure: bool) -> Transfer {
-        self.join((Direction::Push, name, insecure, None, None), None)
+        let (direction, quant, file, digest) = (Direction::Push, None, None, None);
+        let update_lock = false;
+        self.join(Key { direction, name, insecure, quant, file, digest, update_lock }, None)
     }
 
     /// The models that are being transferred.
     pub fn running(&self) -> Vec<(Direction, Name)> {
         let running = self.inner.running();
-        let mut names: Vec<_> = running.keys().map(|key| (key.0, key.1.clone())).collect();
+        let mut names: Vec<_> =
+            running.keys().map(|key| (key.direction, key.name.clone())).collect();
         names.sort();
         names
     }
@@ -231,8 +252,8 @@ impl Transfers {
                 ending.finished.cancelled().await;
             }
             let finished = ours.finished.clone().drop_guard();
-            let pull = (key.0 == Direction::Pull)
-                .then(|| Arc::new(Counted::begin(Arc::clone(&inner.metrics), key.1.clone())));
+            let pull = (key.direction == Direction::Pull)
+                .then(|| Arc::new(Counted::begin(Arc::clone(&inner.metrics), key.name.clone())));
             let job = Job { limit_rate, ..job(&key, &ours, pull.clone()) };
             let result = inner.mover.run(job).await;
             if let Some(pull) = pull {
@@ -251,7 +272,6 @@ impl Transfers {
 }
 
 fn job(key: &Key, transfer: &Arc<Running>, pull: Option<Arc<Counted>>) -> Job {
-    let (direction, name, insecure, quant, file) = key.clone();
     let board = Arc::clone(transfer);
     let progress = Box::new(move |line| {
         if let Some(pull) = &pull {
@@ -260,7 +280,7 @@ fn job(key: &Key, transfer: &Arc<Running>, pull: Option<Arc<Counted>>) -> Job {
         board.board.put(line);
     });
     let cancel = transfer.cancel.clone();
-    Job { direction, name, insecure, quant, file, limit_rate: None, progress, cancel }
+    Job { what: key.clone(), limit_rate: None, progress, cancel }
 }
 
 /// Carries what changes on the board to one caller, until the end or until the caller is gone.
@@ -338,17 +358,19 @@ pub(crate) struct RegistryMover {
     pub(crate) machine: Monitor,
     /// Knows how fast models ran here.
     pub(crate) index: Index,
+    /// Pins what is pulled.
+    pub(crate) lock_file: Option<LockFile>,
 }
 
 impl Mover for RegistryMover {
     fn run(&self, job: Job) -> BoxFuture<'static, Result<(), TransferError>> {
         let mover = self.clone();
         Box::pin(async move {
-            match (job.direction, job.file.clone()) {
+            match (job.what.direction, job.what.file.clone()) {
                 (Direction::Pull, Some(file)) => mover.fetch(job, &file).await,
                 (Direction::Pull, None) => mover.pull(job).await,
                 (Direction::Push, _) => {
-                    let Job { name, insecure, progress, cancel, .. } = job;
+                    let Job { what: Key { name, insecure, .. }, progress, cancel, .. } = job;
                     let options = TransferOptions { insecure, ..TransferOptions::default() };
                     Ok(mover.client.push(&mover.store, &name, &options, progress, &cancel).await?)
                 }
@@ -358,12 +380,48 @@ impl Mover for RegistryMover {
 }
 
 impl RegistryMover {
-    /// Chooses the variant where the name leaves it open, says which and why, and fetches it.
+    /// Fetches what the lock file pins, what the request names by its digest, or the variant that suits
+    /// the machine where the name leaves it open; says which and why.
     async fn pull(&self, job: Job) -> Result<(), TransferError> {
-        let Job { name, insecure, quant, limit_rate, progress, cancel, .. } = job;
-        let source = Source { client: &self.client, name: &name, insecure };
+        let Job { what, limit_rate, progress, cancel } = job;
+        let wanted = match (&self.lock_file, what.update_lock) {
+            (Some(lock_file), false) => {
+                lock_file.wanted_async(&what.name, what.digest, what.quant.clone()).await?
+            }
+            _ => what.digest,
+        };
+        let from = match wanted {
+            Some(digest) => {
+                progress(Progress::Note(format!("{} is pulled as {digest}", what.name)));
+                Some(Reference::Digest(digest))
+            }
+            None => self.choose(&what, &progress, &cancel).await?,
+        };
+        let options = TransferOptions { insecure: what.insecure, from, limit_rate };
+        // The end is told once the pin is on the disk as well.
+        let told = |line| {
+            if line != Progress::Success {
+                progress(line);
+            }
+        };
+        let pulled = self.client.pull(&self.store, &what.name, &options, told, &cancel).await;
+        let pulled = pulled.map_err(|error| self.explained(error, &what, wanted))?;
+        if let Some(lock_file) = &self.lock_file {
+            lock_file.note_async(&what.name, pulled.digest, what.update_lock).await?;
+        }
+        progress(Progress::Success);
+        Ok(())
+    }
+
+    async fn choose(
+        &self,
+        what: &Key,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+        cancel: &CancellationToken,
+    ) -> Result<Option<Reference>, TransferError> {
+        let source = Source { client: &self.client, name: &what.name, insecure: what.insecure };
         let choose = async {
-            let asked = Asked::here(quant, &self.machine, &self.index).await;
+            let asked = Asked::here(what.quant.clone(), &self.machine, &self.index).await;
             source.choose(&asked).await
         };
         let choice = tokio::select! {
@@ -374,14 +432,24 @@ impl RegistryMover {
         for line in &choice.lines {
             progress(Progress::Note(line.clone()));
         }
-        let from = choice.from;
-        let options = TransferOptions { insecure, from, limit_rate };
-        let pulled = self.client.pull(&self.store, &name, &options, progress, &cancel).await;
-        Ok(pulled.map(|_: StoredManifest| ())?)
+        Ok(choice.from)
     }
+
+    /// What is not there under the digest that is pinned was there once.
+    fn explained(&self, error: ClientError, what: &Key, wanted: Option<Digest>) -> TransferError {
+        match (&self.lock_file, wanted, error) {
+            (Some(lock_file), Some(digest), ClientError::NotFound { .. })
+                if what.digest.is_none() =>
+            {
+                lock_file.gone(&what.name, digest).into()
+            }
+            (_, _, error) => error.into(),
+        }
+    }
+
     /// Fetches a file and makes a model of it.
     async fn fetch(&self, job: Job, file: &WebFile) -> Result<(), TransferError> {
-        let Job { name, insecure, limit_rate, progress, cancel, .. } = job;
+        let Job { what: Key { name, insecure, .. }, limit_rate, progress, cancel } = job;
         let options = TransferOptions { insecure, from: None, limit_rate };
         let told = |step| progress(step);
         let fetched = self.client.fetch(&self.store, (&name, file), &options, told, &cancel);

@@ -20,6 +20,7 @@ pub(crate) mod relay;
 mod retry;
 mod session;
 mod sign_in;
+mod signatures;
 #[cfg(test)]
 mod tests;
 mod variants;
@@ -31,7 +32,7 @@ pub use header::Header;
 pub use registries::{Proxy, RegistryConfig};
 pub use variants::{Hints, SourceVariant};
 
-use crate::{DEFAULT_HOST, Descriptor, Digest, Name, Store, StoredManifest};
+use crate::{DEFAULT_HOST, Descriptor, Digest, Name, Store, StoredManifest, trust::TrustConfig};
 use auth::Grants;
 use registries::{Registries, Route};
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
@@ -54,6 +55,8 @@ pub struct ClientConfig {
     pub private_hosts: Vec<String>,
     /// Who the user is.
     pub keyring: Keyring,
+    /// What is asked of signatures, where a registry has nothing of its own.
+    pub trust: TrustConfig,
 }
 
 /// What one transfer may do.

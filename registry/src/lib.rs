@@ -5,7 +5,7 @@
 //! final name only after its bytes hashed to it.
 //!
 //! Entry types: [`Store`] (files, blocking), [`Client`] (pull and push over HTTP, async) and
-//! [`server::router`] (OCI Distribution v2 over a store).
+//! [`server::router`] (OCI Distribution v2 over a store). [`trust`] verifies signatures.
 //!
 //! What it does not do: it reads no model file, knows nothing of runners or of the daemon's API, keeps
 //! no credentials, and never deletes a blob that a readable manifest names.
@@ -24,6 +24,7 @@ mod pump;
 mod quantization;
 pub mod server;
 mod store;
+pub mod trust;
 
 pub use client::{
     Client, ClientConfig, ClientError, Fetched, Header, Hints, IntegrityError, Keyring, Limits,

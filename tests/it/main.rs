@@ -17,4 +17,5 @@ mod registry;
 mod store;
 mod systemd;
 mod tidy;
+mod trust;
 mod variants;

@@ -87,6 +87,9 @@ mod tests {
             registry          -                                   default
             limit_rate        0                                   default
             private_hosts     -                                   default
+            signatures        off                                 default
+            trusted_keys      -                                   default
+            lock_file         -                                   default
             max_loaded        0                                   default
             memory_reserve    auto                                default
             max_queue         512                                 default

@@ -19,6 +19,7 @@ use crate::terminal::Terminal;
 use crate::units;
 use crate::verbs::fit::machine_in;
 use crate::verbs::link::discover::name_of;
+use crate::verbs::lock::Locked;
 
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
@@ -36,6 +37,12 @@ pub(crate) struct PullArgs {
     /// Bytes per second to fetch at most: 10M, 500K
     #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
     limit_rate: Option<u64>,
+    /// Pull what FILE pins the name to; a name that is not in it is pinned to what is pulled
+    #[arg(long, value_name = "FILE", conflicts_with = "sha256")]
+    lock: Option<PathBuf>,
+    /// Pull what the registry has now, and move the name's pin to it: in FILE, and in the daemon's lock_file
+    #[arg(long, conflicts_with = "sha256")]
+    update_lock: bool,
     /// Only say which variant would be pulled, and why
     #[arg(long)]
     dry_run: bool,
@@ -46,7 +53,8 @@ pub(crate) struct PullArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TransferArgs {
-    /// The model's name: [HOST/][NAMESPACE/]MODEL[:TAG]; to pull also the address of a GGUF file
+    /// The model's name: [HOST/][NAMESPACE/]MODEL[:TAG]; to pull also one manifest of it, with
+    /// @sha256:DIGEST, or the address of a GGUF file
     model: String,
     /// Allow a registry without TLS (this machine's own needs no flag)
     #[arg(long)]
@@ -81,6 +89,8 @@ pub(crate) async fn pull(
     }
     request.quant.clone_from(&args.quant);
     request.limit_rate = args.limit_rate;
+    request.update_lock = args.update_lock;
+    let locked = args.lock.as_deref().map(|file| Locked::open(file, &mut request)).transpose()?;
     let args = match args {
         PullArgs { dry_run: true, machine, .. } => {
             request.machine = machine.as_deref().map(machine_in).transpose()?;
@@ -93,7 +103,11 @@ pub(crate) async fn pull(
         None => format!("the same command goes on from there: dsk pull {}", args.model),
     };
     let lines = client.pull(&request);
-    follow(lines, Interrupted::new("pull", resume), args.json, terminal).await
+    let pulled = follow(lines, Interrupted::new("pull", resume), args.json, terminal).await;
+    match locked {
+        Some(locked) => locked.note(&client, pulled).await,
+        None => pulled,
+    }
 }
 
 /// The address of a file, where the model was not named but pointed at.

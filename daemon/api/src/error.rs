@@ -86,6 +86,12 @@ pub enum ErrorCode {
     NotAdopted,
     /// A file that a model is linked to changed or is gone.
     LinkBroken,
+    /// The model is not signed as the configuration demands.
+    UntrustedModel,
+    /// The lock file pins the model to something else, or to what is no longer there.
+    Pinned,
+    /// The lock file cannot be read or written.
+    InvalidLockFile,
 }
 
 /// One row of [`TABLE`].
@@ -145,6 +151,9 @@ pub const TABLE: &[Row] = &[
     row(ErrorCode::NoSpace, "no_space", 507, API, "no space left on the disk of the models folder"),
     row(ErrorCode::NotAdopted, "not_adopted", 409, REQUEST, "the models folder belongs to another program and is only read"),
     row(ErrorCode::LinkBroken, "link_broken", 409, REQUEST, "a linked file changed or is gone"),
+    row(ErrorCode::UntrustedModel, "untrusted_model", 403, REQUEST, "the model is not signed as the configuration demands"),
+    row(ErrorCode::Pinned, "pinned", 409, REQUEST, "the lock file pins the model to something else"),
+    row(ErrorCode::InvalidLockFile, "invalid_lock_file", 500, API, "the lock file cannot be used"),
 ];
 
 const fn row(
@@ -266,8 +275,8 @@ mod tests {
             assert_eq!(row.code as usize, at, "{} is out of order", row.name);
             assert_eq!(ErrorCode::from_name(row.name), Some(row.code));
         }
-        // NoSpace is the last variant: a new one after it must come with a row.
-        assert_eq!(ErrorCode::NoSpace as usize + 1, TABLE.len());
+        // InvalidLockFile is the last variant: a new one after it must come with a row.
+        assert_eq!(ErrorCode::InvalidLockFile as usize + 1, TABLE.len());
         assert_eq!(TABLE.iter().map(|row| row.name).collect::<HashSet<_>>().len(), TABLE.len());
     }
 

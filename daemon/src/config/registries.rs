@@ -14,7 +14,7 @@ use super::parse::{absolute, registry};
 /// The key of the tables.
 pub(super) const REGISTRIES: &str = "registries";
 /// What a table may hold.
-const KEYS: &str = "insecure, ca, mirrors, realms, proxy";
+const KEYS: &str = "insecure, ca, mirrors, realms, proxy, signatures, trusted_keys";
 
 /// Something wrong with a table: where it stands in the text, and what.
 pub(super) type Problem = (usize, String);
@@ -79,9 +79,17 @@ fn set(
         ("realms", DeValue::Array(_)) => config.realms = strings(value)?,
         ("proxy", DeValue::String(text)) if text == "none" => config.proxy = Proxy::Direct,
         ("proxy", DeValue::String(text)) => config.proxy = Proxy::Through(address(text)?),
+        ("signatures", DeValue::String(text)) => config.trust.signatures = Some(text.parse()?),
+        ("trusted_keys", DeValue::Array(_)) => {
+            let files = strings(value)?.into_iter().map(|text| file(&text, user_home));
+            config.trust.keys = Some(files.collect::<Result<_, _>>()?);
+        }
         ("insecure", _) => return Err("must be true or false".to_owned()),
         ("ca", _) => return Err("must be the path of a PEM file".to_owned()),
-        ("mirrors" | "realms", _) => return Err("must be a list of strings".to_owned()),
+        ("signatures", _) => return Err("must be \"off\", \"warn\" or \"require\"".to_owned()),
+        ("mirrors" | "realms" | "trusted_keys", _) => {
+            return Err("must be a list of strings".to_owned());
+        }
         ("proxy", _) => return Err("must be an address or \"none\"".to_owned()),
         _ => return Err(format!("unknown key; the keys are {KEYS}")),
     }

@@ -43,6 +43,7 @@ fn defaults() {
         expect![[r#"
             home = /home/ada/.local/share/dsk (default)
             models = /home/ada/.local/share/dsk/models (default)
+            adopt = false (default)
             host = 127.0.0.1:11434 (default)
             socket = /run/user/7/dsk.sock (default)
             keep_alive = 5m (default)
@@ -53,6 +54,9 @@ fn defaults() {
             registry =  (default)
             limit_rate = 0 (default)
             private_hosts =  (default)
+            signatures = off (default)
+            trusted_keys =  (default)
+            lock_file =  (default)
             max_loaded = 0 (default)
             memory_reserve = auto (default)
             max_queue = 512 (default)
@@ -76,6 +80,7 @@ fn the_strongest_layer_wins_and_is_named() {
         expect![[r#"
             home = /home/ada/.local/share/dsk (default)
             models = /m (environment OLLAMA_MODELS)
+            adopt = false (default)
             host = :2 (environment DSK_HOST)
             socket = /run/user/7/dsk.sock (default)
             keep_alive = 10m (DIR/user.toml:1)
@@ -86,6 +91,9 @@ fn the_strongest_layer_wins_and_is_named() {
             registry =  (default)
             limit_rate = 0 (default)
             private_hosts =  (default)
+            signatures = off (default)
+            trusted_keys =  (default)
+            lock_file =  (default)
             max_loaded = 3 (flag)
             memory_reserve = auto (default)
             max_queue = 7 (DIR/system.toml:2)
@@ -109,6 +117,7 @@ fn systemd_folders() {
         expect![[r#"
             home = /var/lib/dsk (environment STATE_DIRECTORY)
             models = /var/lib/dsk/models (default)
+            adopt = false (default)
             host = 127.0.0.1:11434 (default)
             socket = none (DIR/user.toml:1)
             keep_alive = 5m (default)
@@ -119,6 +128,9 @@ fn systemd_folders() {
             registry =  (default)
             limit_rate = 0 (default)
             private_hosts =  (default)
+            signatures = off (default)
+            trusted_keys =  (default)
+            lock_file =  (default)
             max_loaded = 0 (default)
             memory_reserve = auto (default)
             max_queue = 512 (default)
@@ -142,7 +154,7 @@ fn every_problem_is_told_at_once() {
         "a = \n",
         expect![[r#"
             DIR/system.toml:1: string values must be quoted, expected literal string
-            DIR/user.toml:2: unknown key `keepalive`; the keys are home, models, host, socket, keep_alive, keep_alive_min, keep_alive_max, pinned, origins, registry, limit_rate, private_hosts, max_loaded, memory_reserve, max_queue, context_length, runner_timeout, log, log_format, insecure_bind and registries
+            DIR/user.toml:2: unknown key `keepalive`; the keys are home, models, adopt, host, socket, keep_alive, keep_alive_min, keep_alive_max, pinned, origins, registry, limit_rate, private_hosts, signatures, trusted_keys, lock_file, max_loaded, memory_reserve, max_queue, context_length, runner_timeout, log, log_format, insecure_bind and registries
             DIR/user.toml:4: `log` must be a string, a number, true or false
             environment DSK_KEEP_ALIVE: keep_alive: "soon" is not a duration: write seconds (300), a duration (5m, 1h30m), 0 or -1 (forever)
             environment DSK_REGISTRY: registry: "me:5000" is not an http:// or https:// address
@@ -208,7 +220,8 @@ fn registries_have_tables() {
     let system =
         "[registries.\"r.lan:5000\"]\ninsecure = true\n[registries.\"hub\"]\ninsecure = true";
     let user = "private_hosts = [\"s3.lan\"]\n[registries.\"R.lan:5000\"]\nca = \"~/ca.pem\"\n\
-                mirrors = [\"https://m.lan\"]\nrealms = [\"auth.lan\"]\nproxy = \"none\"\n";
+                mirrors = [\"https://m.lan\"]\nrealms = [\"auth.lan\"]\nproxy = \"none\"\n\
+                signatures = \"require\"\ntrusted_keys = [\"~/maker.pub\"]\n";
     expect![[r#"
         {
             "hub": RegistryConfig {
@@ -217,6 +230,10 @@ fn registries_have_tables() {
                 mirrors: [],
                 realms: [],
                 proxy: System,
+                trust: RegistryTrust {
+                    signatures: None,
+                    keys: None,
+                },
             },
             "r.lan:5000": RegistryConfig {
                 insecure: false,
@@ -244,20 +261,33 @@ fn registries_have_tables() {
                     "auth.lan",
                 ],
                 proxy: Direct,
+                trust: RegistryTrust {
+                    signatures: Some(
+                        Require,
+                    ),
+                    keys: Some(
+                        [
+                            "/home/ada/maker.pub",
+                        ],
+                    ),
+                },
             },
         }"#]]
     .assert_eq(&load(system, user));
     let wrong = "[registries.\"a/b\"]\n[registries.r]\ninsecure = 1\nca = 2\nmirrors = \"x\"\n\
-                 realms = [3]\nproxy = \"x\"\nport = 4\n[registries.s]\nmirrors = [\"ftp://x\"]\n";
+                 realms = [3]\nproxy = \"x\"\nsignatures = 1\nport = 4\n[registries.s]\nmirrors = [\"ftp://x\"]\n\
+                 signatures = \"maybe\"\n";
     expect![[r#"
         user.toml:1: "a/b" is no host, which is HOST or HOST:PORT
         user.toml:4: registries."r".ca: must be the path of a PEM file
         user.toml:3: registries."r".insecure: must be true or false
         user.toml:5: registries."r".mirrors: must be a list of strings
-        user.toml:8: registries."r".port: unknown key; the keys are insecure, ca, mirrors, realms, proxy
+        user.toml:9: registries."r".port: unknown key; the keys are insecure, ca, mirrors, realms, proxy, signatures, trusted_keys
         user.toml:7: registries."r".proxy: "x" is not an http:// or https:// address
         user.toml:6: registries."r".realms: must be a list of strings
-        user.toml:10: registries."s".mirrors: "ftp://x" is not an http:// or https:// address"#]]
+        user.toml:8: registries."r".signatures: must be "off", "warn" or "require"
+        user.toml:11: registries."s".mirrors: "ftp://x" is not an http:// or https:// address
+        user.toml:12: registries."s".signatures: "maybe" is none of off, warn, require"#]]
     .assert_eq(&load("", wrong));
     assert!(load("registries = 3", "").contains("[registries.\"host\"]"));
 }

@@ -6,6 +6,7 @@ use dsk_registry::{ClientError, DigestError, NameError, StoreError};
 
 use crate::index::IndexError;
 use crate::models::ModelsError;
+use crate::pins::PinError;
 use crate::runner::{DeathKind, LoadFailureKind};
 use crate::scheduler::SchedulerError;
 use crate::transfers::TransferError;
@@ -65,6 +66,7 @@ pub(crate) fn of_registry(error: &ClientError) -> ApiError {
             ApiError::new(ErrorCode::InvalidRequest, text)
         }
         ClientError::NoFile { .. } => ApiError::new(ErrorCode::ManifestNotFound, text),
+        ClientError::Untrusted { .. } => ApiError::new(ErrorCode::UntrustedModel, text),
         ClientError::Integrity(_) => ApiError::new(ErrorCode::IntegrityFailed, text),
         ClientError::NoSpace { .. } => ApiError::new(ErrorCode::NoSpace, text),
         ClientError::Store(error) => of_store(error),
@@ -79,7 +81,18 @@ pub(crate) fn of_transfer(error: &TransferError) -> ApiError {
         TransferError::Registry(error) => of_registry(error),
         TransferError::Variant(error) => of_variant(error),
         TransferError::Unusable(error) => error.clone(),
+        TransferError::Pin(error) => of_pin(error),
     }
+}
+
+/// A lock file, or what it pins.
+pub(crate) fn of_pin(error: &PinError) -> ApiError {
+    let code = match error {
+        PinError::Other { .. } | PinError::Gone { .. } => ErrorCode::Pinned,
+        PinError::Malformed { .. } | PinError::Io { .. } => ErrorCode::InvalidLockFile,
+        PinError::Interrupted => return ApiError::logged(ErrorCode::Internal, error),
+    };
+    ApiError::new(code, error.to_string())
 }
 
 /// Variants that could not be chosen from.

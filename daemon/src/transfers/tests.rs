@@ -22,8 +22,8 @@ impl Slow {
         let from = self.resumed.load(Ordering::SeqCst);
         for completed in from..STEPS {
             (job.progress)(Progress::Blob { digest, total: STEPS, completed });
-            if job.name.model() == "absent" && completed == 3 {
-                return Err(ClientError::NotFound { name: job.name.to_string() }.into());
+            if job.what.name.model() == "absent" && completed == 3 {
+                return Err(ClientError::NotFound { name: job.what.name.to_string() }.into());
             }
             tokio::select! {
                 () = sleep(Duration::from_secs(1)) => {}
@@ -45,7 +45,7 @@ impl Mover for Slow {
     fn run(&self, job: Job) -> BoxFuture<'static, Result<(), TransferError>> {
         let slow = self.clone();
         async move {
-            let name = job.name.model().to_owned();
+            let name = job.what.name.model().to_owned();
             slow.log.lock().unwrap().push(format!("{name} begins"));
             let result = slow.clone().steps(job).await;
             let end = if result.is_ok() { "ends" } else { "fails" };

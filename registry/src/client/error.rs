@@ -1,6 +1,6 @@
 //! What can go wrong in a transfer, by what a caller does about it.
 
-use crate::{Digest, ManifestError, StoreError};
+use crate::{Digest, ManifestError, StoreError, trust::SignatureFault};
 use std::{error::Error, fmt::Write, path::PathBuf};
 
 /// A failed transfer.
@@ -69,6 +69,21 @@ pub enum ClientError {
     /// What arrived is not what was asked for.
     #[error(transparent)]
     Integrity(#[from] IntegrityError),
+    /// The model is not signed as the policy of its registry demands.
+    #[error(
+        "{name} from {host} is refused, as signatures = \"require\" demands: {fault}; if you trust \
+         whoever made it, add the maker's key to trusted_keys, or lower signatures for this registry"
+    )]
+    Untrusted {
+        /// The registry's host.
+        host: String,
+        /// The model.
+        name: String,
+        /// The manifest's digest.
+        digest: Digest,
+        /// What is wrong.
+        fault: Box<SignatureFault>,
+    },
     /// The model is whole, and in a form that dsk does not take.
     #[error("{name} cannot be used: {error}")]
     Format {

@@ -6,6 +6,7 @@ use super::{
     fetch::Fetch,
     manifest,
     session::Session,
+    signatures,
 };
 use crate::{
     Descriptor, Digest, Manifest, Name, Pin, Store, StoreError, StoredManifest, pump::blocking,
@@ -25,6 +26,8 @@ pub(super) async fn run(
     let session = Session::open(client, name, options).await?;
     let reference = options.from.clone().unwrap_or_else(|| Reference::Tag(name.tag().to_owned()));
     let (manifest, bytes) = manifest::fetch(&session, &reference).await?;
+    let signed = signatures::check(&session, &manifest, Digest::of(&bytes), report);
+    session.aside(signed).await?;
     complete(&session, store, (&manifest, bytes), &budget(client, options), report).await
 }
 

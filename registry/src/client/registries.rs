@@ -1,6 +1,7 @@
 //! What is configured about registries, and the HTTP clients that follow from it.
 
 use super::{ClientConfig, ClientError, Limits, POOL_IDLE, address::Guard, endpoint, error::chain};
+use crate::trust::{RegistryTrust, Trust, TrustConfig};
 use reqwest::{Certificate, ClientBuilder};
 use std::{
     collections::BTreeMap,
@@ -25,6 +26,8 @@ pub struct RegistryConfig {
     pub realms: Vec<String>,
     /// How it is reached.
     pub proxy: Proxy,
+    /// What is asked of the signatures of its models.
+    pub trust: RegistryTrust,
 }
 
 /// How a registry is reached.
@@ -44,6 +47,8 @@ pub enum Proxy {
 pub(super) struct Route {
     pub(super) config: RegistryConfig,
     pub(super) guard: Guard,
+    /// What is asked of signatures.
+    pub(super) trust: Trust,
     /// For hosts elsewhere.
     remote: reqwest::Client,
     /// For this machine, never through a proxy.
@@ -94,6 +99,7 @@ struct Builder<'a> {
     local: reqwest::Client,
     /// Hosts that may be inside this network wherever they come up.
     inside: Vec<String>,
+    trust: &'a TrustConfig,
 }
 
 impl<'a> Builder<'a> {
@@ -108,7 +114,7 @@ impl<'a> Builder<'a> {
         let hosts = config.private_hosts.iter().map(|host| host.to_ascii_lowercase());
         let inside = hosts.chain(proxies_of_environment()).collect();
         let local = build(|| base(agent, limits).no_proxy())?;
-        Ok(Builder { agent, limits, local, inside })
+        Ok(Builder { agent, limits, local, inside, trust: &config.trust })
     }
 
     fn route(&self, host: &str, config: &RegistryConfig) -> Result<Route, ClientError> {
@@ -121,6 +127,8 @@ impl<'a> Builder<'a> {
         let certificates = config.ca.as_deref().map(|path| certificates(host, path)).transpose()?;
         let certificates = certificates.unwrap_or_default();
         let guard = self.guard(host, config);
+        let trust = Trust::load(self.trust, &config.trust)
+            .map_err(|reason| setting(host, "trusted_keys", &reason))?;
         let remote = build(|| {
             let mut builder = base(self.agent, self.limits).dns_resolver(guard.clone());
             if !certificates.is_empty() {
@@ -132,7 +140,7 @@ impl<'a> Builder<'a> {
                 _ => builder,
             }
         })?;
-        Ok(Route { config: config.clone(), guard, remote, local: self.local.clone() })
+        Ok(Route { config: config.clone(), guard, trust, remote, local: self.local.clone() })
     }
 
     /// A registry that is configured may be inside this network, and so may what it was given.
@@ -184,9 +192,13 @@ fn certificates(host: &str, path: &Path) -> Result<Vec<Certificate>, ClientError
     }
 }
 
-/// A setting of one registry that cannot be used.
+/// A setting that cannot be used: of one registry, or of all that have none of their own.
 fn setting(host: &str, key: &str, reason: &str) -> ClientError {
-    ClientError::Setting { key: format!("registries.\"{host}\".{key}"), reason: reason.to_owned() }
+    let key = match host {
+        "" => key.to_owned(),
+        host => format!("registries.\"{host}\".{key}"),
+    };
+    ClientError::Setting { key, reason: reason.to_owned() }
 }
 
 /// The hosts of the proxies that the environment names: the user's choice, and mostly inside.

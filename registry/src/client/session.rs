@@ -6,7 +6,7 @@ use super::{
     retry::{self, Failure, FailureKind},
     sign_in::{self, SignIn, Tries},
 };
-use crate::{Digest, Name, digest::excerpt};
+use crate::{Digest, Name, digest::excerpt, trust::Trust};
 use bytes::Bytes;
 use reqwest::{
     Body, Method, RequestBuilder, Response, StatusCode,
@@ -149,6 +149,20 @@ impl<'a> Session<'a> {
 
     pub(super) fn limits(&self) -> &'a Limits {
         &self.client.limits
+    }
+
+    /// What is asked of the signatures of the name's models, whichever mirror has them.
+    pub(super) fn trust(&self) -> &'a Trust {
+        &self.client.route_of(self.name).trust
+    }
+
+    /// Runs `ask` for what a mirror may lack although it has the model: it is believed in afterwards as
+    /// before.
+    pub(super) async fn aside<T>(&self, ask: impl Future<Output = T>) -> T {
+        let at = self.current.load(Ordering::Relaxed);
+        let answer = ask.await;
+        self.current.store(at, Ordering::Relaxed);
+        answer
     }
 
     fn at(&self) -> usize {

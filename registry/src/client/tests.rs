@@ -10,6 +10,7 @@ mod power;
 mod repair;
 mod script;
 mod sign_in;
+mod signatures;
 mod sources;
 mod variants;
 

@@ -14,7 +14,7 @@ use crate::{
 use std::collections::{BTreeMap, BTreeSet};
 
 mod hub;
-mod tags;
+pub(super) mod tags;
 
 /// Most variants that are looked at, each of which takes a request.
 const VARIANTS_MAX: usize = 48;

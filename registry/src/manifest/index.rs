@@ -24,6 +24,9 @@ pub(crate) struct Index {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Entry {
     pub(crate) digest: Digest,
+    /// What the manifest is, when it is no image.
+    #[serde(default, rename = "artifactType", deserialize_with = "or_default")]
+    pub(crate) artifact_type: String,
     #[serde(default, deserialize_with = "or_default")]
     annotations: BTreeMap<String, String>,
     #[serde(default, deserialize_with = "or_default")]

@@ -104,7 +104,7 @@ fn of_file(file: &str) -> Option<&'static str> {
 }
 
 /// Whether layers of the type hold weights, in whatever format.
-pub(super) fn is_weight(media_type: &str) -> bool {
+pub(crate) fn is_weight(media_type: &str) -> bool {
     let weight = |part: &str| part.starts_with("weight.v1");
     media_type == MODEL
         || media_type.strip_prefix(MODELPACK_PREFIX).is_some_and(weight)

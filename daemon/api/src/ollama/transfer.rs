@@ -15,7 +15,7 @@ pub const SHA256_HELP: &str = "the publisher lists it (Hugging Face on the file'
 /// The body of `POST /api/pull`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct PullRequest {
-    /// The model's name.
+    /// The model's name; for a pull also `NAME@sha256:DIGEST`, one manifest whatever the tag means.
     #[serde(default, deserialize_with = "null_as_default")]
     pub model: String,
     /// The model's name, as older clients send it.
@@ -43,6 +43,9 @@ pub struct PullRequest {
     /// dsk's own: bytes per second that this pull may fetch; the one that began a pull decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_rate: Option<u64>,
+    /// dsk's own: the pin of the name in the daemon's lock file moves to what is pulled.
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "is_false")]
+    pub update_lock: bool,
     /// dsk's own: only say what would be pulled, as one [`crate::fit::PullChoice`].
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "is_false")]
     pub dry_run: bool,

@@ -12,7 +12,7 @@ use axum::response::Response;
 use dsk_daemon_api::fit::PullChoice;
 use dsk_daemon_api::ollama::{ProgressLine, PullRequest, PushRequest, SHA256_HELP};
 use dsk_daemon_api::{ApiError, ErrorCode};
-use dsk_registry::{Digest, Name, Progress, WebFile};
+use dsk_registry::{Digest, DigestError, Name, Progress, Reference, WebFile};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use url::Url;
 
@@ -22,7 +22,7 @@ use crate::http::dsk::fit::machine_of;
 use crate::http::reply::{self, Native};
 use crate::http::{Http, body, failure, parse_name, store};
 use crate::transfers::Pull;
-use crate::variants::{Asked, Planned, Source};
+use crate::variants::{Asked, Choice, Planned, Source};
 
 /// How long the first line waits for the registry's first answer.
 const HOLD: Duration = Duration::from_secs(3);
@@ -33,10 +33,10 @@ type Lines = BoxStream<'static, Result<ProgressLine, ApiError>>;
 /// `POST /api/pull`
 pub(crate) async fn pull(State(http): State<Arc<Http>>, request: Request) -> Native {
     let body: PullRequest = body::json(request, body::SMALL_BYTES_MAX).await?;
-    let name = parse_name(body.target())?;
+    let (name, digest) = pulled_name(body.target())?;
     let file = file_of(&body)?;
     if body.dry_run {
-        return Ok(reply::json(&choice(&http, &name, body).await?));
+        return Ok(reply::json(&choice(&http, &name, digest, body).await?));
     }
     if body.machine.is_some() {
         let message = "`machine` goes with `dry_run`: a pull is for the daemon's own machine";
@@ -44,12 +44,21 @@ pub(crate) async fn pull(State(http): State<Arc<Http>>, request: Request) -> Nat
     }
     // Before a registry is asked anything.
     http.service.store.check_writable().map_err(|error| failure::of_store(&error))?;
-    let PullRequest { insecure, quant, limit_rate, stream, .. } = body;
-    let asked = Pull { insecure, quant, file, limit_rate };
+    let PullRequest { insecure, quant, limit_rate, stream, update_lock, .. } = body;
+    let asked = Pull { insecure, quant, file, limit_rate, digest, update_lock };
     let progress = http.service.transfers.pull(name, asked);
     let progress = progress.map(|step| step.map_err(|error| failure::of_transfer(&error)));
     let lines = lines(progress.boxed(), Direction::Pull);
     Ok(answer(lines, stream.unwrap_or(true)).await?)
+}
+
+/// A name, and the digest behind it if there is one.
+fn pulled_name(text: &str) -> Result<(Name, Option<Digest>), ApiError> {
+    let Some((name, digest)) = text.split_once('@') else { return Ok((parse_name(text)?, None)) };
+    let digest = digest
+        .parse()
+        .map_err(|error: DigestError| ApiError::new(ErrorCode::InvalidDigest, error.to_string()));
+    Ok((parse_name(name)?, Some(digest?)))
 }
 
 /// `POST /api/push`
@@ -86,7 +95,20 @@ fn file_of(body: &PullRequest) -> Result<Option<WebFile>, ApiError> {
 }
 
 /// What a pull would fetch.
-async fn choice(http: &Http, name: &Name, body: PullRequest) -> Result<PullChoice, ApiError> {
+async fn choice(
+    http: &Http,
+    name: &Name,
+    digest: Option<Digest>,
+    body: PullRequest,
+) -> Result<PullChoice, ApiError> {
+    let lock_file = http.service.lock_file.clone().filter(|_| !body.update_lock);
+    let wanted = match lock_file {
+        Some(lock_file) => {
+            let wanted = lock_file.wanted_async(name, digest, body.quant.clone()).await;
+            wanted.map_err(|error| failure::of_pin(&error))?
+        }
+        None => digest,
+    };
     let asked = match body.machine {
         Some(machine) => {
             let machine = Planned::Elsewhere(Arc::new(machine_of(machine)?));
@@ -95,7 +117,10 @@ async fn choice(http: &Http, name: &Name, body: PullRequest) -> Result<PullChoic
         None => Asked::here(body.quant, &http.service.machine, &http.service.index).await,
     };
     let source = Source { client: &http.service.registry, name, insecure: body.insecure };
-    let choice = source.choose(&asked).await.map_err(|error| failure::of_variant(&error))?;
+    let choice = match wanted {
+        Some(digest) => Choice { from: Some(Reference::Digest(digest)), ..Choice::default() },
+        None => source.choose(&asked).await.map_err(|error| failure::of_variant(&error))?,
+    };
     // Where there is nothing to choose, the name must still lead somewhere.
     let literal = source.literal(choice.from.clone()).await;
     let variant = literal.map_err(|error| failure::of_registry(&error))?;

@@ -51,18 +51,18 @@ pub(super) async fn list(session: &Session<'_>) -> Result<Option<Vec<String>>, C
 
 /// Where a list in pages goes on.
 #[derive(Debug)]
-pub(super) struct Pages {
-    pub(super) next: Option<Url>,
+pub(in crate::client) struct Pages {
+    pub(in crate::client) next: Option<Url>,
     seen: BTreeSet<Url>,
 }
 
 impl Pages {
-    pub(super) fn new(first: Url) -> Pages {
+    pub(in crate::client) fn new(first: Url) -> Pages {
         Pages { seen: BTreeSet::from([first.clone()]), next: Some(first) }
     }
 
     /// Notes the page that the `Link` header of the page at `from` names, if it names one.
-    pub(super) fn follow(
+    pub(in crate::client) fn follow(
         &mut self,
         session: &Session<'_>,
         from: &Url,
@@ -95,7 +95,7 @@ fn next_in(header: &str) -> Option<&str> {
 }
 
 /// The body and headers of a page, or None where there is no such list for us.
-pub(super) async fn get(
+pub(in crate::client) async fn get(
     session: &Session<'_>,
     url: &Url,
 ) -> Result<Option<(Vec<u8>, HeaderMap)>, ClientError> {
