@@ -1,4 +1,4 @@
-//! `dsk bench` needs no daemon: it finds a model's file in the store, and the engine measures it in this
+//! `dsk bench` needs no daemon: it finds a model's files in the store, and the engine measures it in this
 //! process.
 
 use std::path::PathBuf;
@@ -11,8 +11,8 @@ pub use dsk_daemon_engine::{Bytes, ExecutorKind, KvFormat};
 use crate::config::Config;
 use crate::models::{ModelSpec, ModelsError};
 
-/// The weights' file of the model `name` in the store that the configuration names. Blocking.
-pub fn weights(config: &Config, name: &Name) -> Result<PathBuf, ModelsError> {
+/// The weights' files of the model `name` in the store that the configuration names. Blocking.
+pub fn weights(config: &Config, name: &Name) -> Result<Vec<PathBuf>, ModelsError> {
     let store = Store::open(&config.models)?;
-    Ok(ModelSpec::resolve(&store, name)?.model_path)
+    Ok(ModelSpec::resolve(&store, name)?.model_files)
 }

@@ -1,4 +1,4 @@
-//! Makes a model of what is in the store: another model's layers, or a GGUF file that was uploaded,
+//! Makes a model of what is in the store: another model's layers, or GGUF files that were uploaded,
 //! with the template, system message, parameters and licences a Modelfile gives it.
 //!
 //! ```text
@@ -14,6 +14,7 @@ mod layers;
 
 use dsk_daemon_api::ollama::{CreateRequest, License, Message};
 use dsk_daemon_api::{ApiError, ErrorCode};
+use dsk_daemon_engine::gguf::PARTS_MAX;
 use dsk_modelfiles::parameters;
 use dsk_modelfiles::template::Template;
 use dsk_registry::{Digest, Name, Store};
@@ -42,8 +43,8 @@ pub(crate) struct Recipe {
 enum Source {
     /// Another model.
     Model(Name),
-    /// A GGUF file, by its digest.
-    File(Digest),
+    /// The GGUF files of a model, mostly one, by their digests.
+    Files(Vec<Digest>),
 }
 
 impl Recipe {
@@ -70,9 +71,9 @@ impl Recipe {
         let mut statuses = Vec::new();
         let base = match &self.source {
             Source::Model(name) => base::of_model(store, name)?,
-            Source::File(digest) => {
+            Source::Files(digests) => {
                 statuses.push("parsing GGUF".to_owned());
-                base::of_file(store, digest)?
+                base::of_files(store, digests)?
             }
         };
         let mut assembly = Assembly::new(store, base);
@@ -107,14 +108,11 @@ fn refuse_unsupported(request: &CreateRequest) -> Result<(), ApiError> {
 fn source(request: &CreateRequest) -> Result<Source, ApiError> {
     match (request.from.as_str(), request.files.len()) {
         ("", 0) => Err(invalid("neither `from` nor `files` was given")),
-        ("", 1) => request
-            .files
-            .iter()
-            .next()
-            .map_or_else(|| Err(invalid("`files` is empty")), |(path, digest)| file(path, digest)),
-        ("", _) => {
-            Err(invalid("`files` must hold one GGUF file; sharded models are not supported yet"))
+        ("", 1..=PARTS_MAX) => {
+            let files = request.files.iter().map(|(path, digest)| file(path, digest));
+            Ok(Source::Files(files.collect::<Result<_, _>>()?))
         }
+        ("", _) => Err(invalid(format!("`files` holds more than {PARTS_MAX} files"))),
         (_, 1..) => Err(invalid("give either `from` or `files`, not both")),
         (from, 0) => Name::parse(from)
             .map(Source::Model)
@@ -123,7 +121,7 @@ fn source(request: &CreateRequest) -> Result<Source, ApiError> {
 }
 
 /// The path only names the file for people, but one that climbs out of a folder is no name.
-fn file(path: &str, digest: &str) -> Result<Source, ApiError> {
+fn file(path: &str, digest: &str) -> Result<Digest, ApiError> {
     let climbs = path.split(['/', '\\']).any(|part| part == ".." || part.is_empty());
     if climbs {
         return Err(invalid(format!("files: {path:?} is not the relative path of a file")));
@@ -133,7 +131,7 @@ fn file(path: &str, digest: &str) -> Result<Source, ApiError> {
             "files: {path:?} is not a GGUF file; only .gguf is supported yet"
         )));
     }
-    digest.parse().map(Source::File).map_err(|error| {
+    digest.parse().map_err(|error| {
         ApiError::new(ErrorCode::InvalidDigest, format!("files: {path:?}: {error}"))
     })
 }

@@ -26,10 +26,10 @@ pub struct ModelSpec {
     pub name: Name,
     /// The digest of its manifest: its identity.
     pub digest: Digest,
-    /// The digest of the weights.
+    /// The digest of the weights; where they are in several files, of the list of their digests.
     pub model_digest: Digest,
-    /// The weights' file.
-    pub model_path: PathBuf,
+    /// The weights' files, mostly one.
+    pub model_files: Vec<PathBuf>,
     /// The configuration blob.
     pub config: ModelConfig,
     /// The template layer.
@@ -135,18 +135,21 @@ struct Layers<'a> {
 impl Layers<'_> {
     fn spec(&self) -> Result<ModelSpec, ModelsError> {
         let name = self.stored.name.clone();
-        let weights = self.stored.layer(media_type::MODEL);
-        let weights = weights.ok_or_else(|| ModelsError::NoWeights { name: name.clone() })?;
-        if self.store.blob_size(&weights.digest)?.is_none() {
-            let reason = "is missing: pull the model again, or dsk verify --repair";
-            return Err(self.broken("weights", &weights.digest, reason));
+        let weights: Vec<&Layer> = self.stored.layers(media_type::MODEL).collect();
+        let model_digest =
+            digest_of(&weights).ok_or_else(|| ModelsError::NoWeights { name: name.clone() })?;
+        for file in &weights {
+            if self.store.blob_size(&file.digest)?.is_none() {
+                let reason = "is missing: pull the model again, or dsk verify --repair";
+                return Err(self.broken("weights", &file.digest, reason));
+            }
         }
         let config = &self.stored.manifest.config;
         let config_bytes = self.bytes("config", &config.digest, JSON_BYTES_MAX)?;
         Ok(ModelSpec {
             digest: self.stored.digest,
-            model_digest: weights.digest,
-            model_path: self.store.blob_path(&weights.digest),
+            model_digest,
+            model_files: self.paths(media_type::MODEL),
             config: ModelConfig::from_json(&config_bytes).map_err(|error| {
                 self.broken("config", &config.digest, &format!("cannot be used: {error}"))
             })?,
@@ -159,7 +162,7 @@ impl Layers<'_> {
             projectors: self.paths(media_type::PROJECTOR),
             modified: self.stored.modified,
             size: self.stored.size(),
-            model_bytes: weights.size,
+            model_bytes: weights.iter().map(|file| file.size).fold(0, u64::saturating_add),
             lease: None,
             name,
         })
@@ -250,6 +253,18 @@ impl Layers<'_> {
             layer,
             digest: *digest,
             reason: reason.to_owned(),
+        }
+    }
+}
+
+/// What weights are known by that are in these files.
+fn digest_of(files: &[&Layer]) -> Option<Digest> {
+    match files {
+        [] => None,
+        [file] => Some(file.digest),
+        files => {
+            let all: String = files.iter().map(|file| format!("{}\n", file.digest)).collect();
+            Some(Digest::of(all.as_bytes()))
         }
     }
 }

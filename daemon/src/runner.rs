@@ -125,7 +125,7 @@ impl Runner {
     pub(crate) async fn load(
         mut link: Link,
         label: &str,
-        model: PathBuf,
+        model: Vec<PathBuf>,
         options: LoadOptions,
         progress: impl Fn(f32),
     ) -> Result<Runner, SpawnError> {

@@ -306,7 +306,16 @@ impl Client {
         enough: impl Fn(&[u8]) -> bool + Send + Sync,
     ) -> Result<Header, ClientError> {
         let session = session::Session::open(self, name, options).await?;
-        header::read(&session, blob, bytes_max, &enough).await
+        match header::read(&session, blob, bytes_max, &enough).await {
+            // Hugging Face files by their digests only what it makes manifests of.
+            Err(ClientError::Protocol { .. })
+                if variants::hub::is_hub(name.host())
+                    && variants::hub::learn_all(&session).await? =>
+            {
+                header::read(&session, blob, bytes_max, &enough).await
+            }
+            read => read,
+        }
     }
 
     /// Sends a model of the store to the registry that its name says.

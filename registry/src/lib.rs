@@ -23,6 +23,7 @@ mod pieces;
 mod pump;
 mod quantization;
 pub mod server;
+mod shard;
 mod store;
 pub mod trust;
 
@@ -37,6 +38,7 @@ pub use manifest::{
 };
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, Name, NameError};
 pub use quantization::quantization;
+pub use shard::Shard;
 use store::Partial;
 pub use store::{
     BadBlob, Checking, Collected, Garbage, GarbageKind, GcOptions, ImportMode, Ingest, ModelUsage,

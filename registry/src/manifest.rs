@@ -4,7 +4,7 @@
 //! one type reads both. Fields that dsk does not know are ignored. Everything is bounded before it is
 //! believed: bytes, layers, and (by serde_json) the depth of nesting.
 
-use crate::Digest;
+use crate::{Digest, Shard};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
@@ -101,8 +101,8 @@ pub enum ManifestError {
         /// The layer.
         digest: Digest,
     },
-    /// Weights in several files.
-    #[error("its weights are in {} parts, which dsk cannot join: {}", .0.len(), .0.join(", "))]
+    /// Weights in several files that do not belong together by their names.
+    #[error("its weights are in {} files, which are not all parts of one model: {}", .0.len(), .0.join(", "))]
     Sharded(Vec<String>),
     /// Weights in a format other than GGUF.
     #[error("its weights ({0}) are not in GGUF, the one format that dsk runs")]
@@ -161,7 +161,7 @@ impl Manifest {
         self.layers.iter().map(|layer| layer.size).fold(self.config.size, u64::saturating_add)
     }
 
-    /// Whether it is a model that dsk can hold and run: not packed, not in parts, not of another format.
+    /// Whether it is a model that dsk can hold and run: not packed, not in odd parts, not of another format.
     /// What is no model at all is left to whoever looks for its weights.
     pub fn check_model(&self) -> Result<(), ManifestError> {
         if let Some(layer) =
@@ -175,6 +175,7 @@ impl Manifest {
         match (models.as_slice(), foreign) {
             ([], Some(layer)) => Err(ManifestError::Format(layer.label())),
             ([] | [_], _) => Ok(()),
+            (parts, _) if belong_together(parts) => Ok(()),
             (parts, _) => {
                 let labels = parts.iter().take(Self::LABELS_MAX).map(|layer| layer.label());
                 Err(ManifestError::Sharded(labels.collect()))
@@ -203,6 +204,13 @@ impl Manifest {
             Err(_) => Err(ManifestError::Sizes("their sum is too large".to_owned())),
         }
     }
+}
+
+/// Whether the names of several model files are those of one model's parts. Layers without names may be: the
+/// files themselves say what they are when they are read.
+fn belong_together(parts: &[&Layer]) -> bool {
+    let names: Vec<&str> = parts.iter().filter_map(|layer| layer.file()).collect();
+    names.is_empty() || (names.len() == parts.len() && Shard::are_one(names))
 }
 
 /// Parses the JSON, and explains the one near miss that is common: an index.

@@ -113,6 +113,65 @@ fn a_linked_file_is_used_where_it_lies_and_outlives_its_model() {
 }
 
 #[test]
+fn a_model_in_several_files_is_one_model() {
+    let parts = dsk_daemon_engine::gguf::testkit::tiny_writer("llama", 12).split(3);
+    let folder = home();
+    let path = |number: usize| folder.path().join(format!("Big-Q8_0-0000{number}-of-00003.gguf"));
+    for (number, bytes) in parts.iter().enumerate() {
+        fs::write(path(number + 1), bytes).unwrap();
+    }
+    let daemon = Daemon::start();
+    let linked = daemon.run(&["link", text(folder.path())]);
+    assert_eq!(linked.lines().count(), 1, "{linked}");
+    assert!(linked.starts_with("big:q8_0 "), "{linked}");
+    assert!(daemon.run(&["show", "big:q8_0"]).contains("llama"));
+    let say = |name: &str| {
+        let short = ["--temperature", "0", "--parameter", "num_predict=8"];
+        daemon.run(&[&["run", name, "the cat"], &short[..]].concat())
+    };
+    let (_whole, file) = file("whole.gguf", 12);
+    daemon.run(&["import", text(&file), "--as", "whole"]);
+    let said = say("big:q8_0");
+    assert!(!said.is_empty() && said == say("whole"), "{said:?}");
+
+    let copies = home();
+    daemon.run(&["export", "big:q8_0", text(copies.path())]);
+    for (number, bytes) in parts.iter().enumerate() {
+        let name = format!("big-q8_0-0000{}-of-00003.gguf", number + 1);
+        assert_eq!(&fs::read(copies.path().join(name)).unwrap(), bytes);
+    }
+    // To a registry and back, in both formats of a manifest.
+    let registry = Registry::start();
+    let pushed = registry.name("big:q8_0");
+    daemon.run(&["cp", "big:q8_0", &pushed]);
+    daemon.run(&["push", &pushed]);
+    let layout = home();
+    daemon.run(&["export", "big:q8_0", text(layout.path()), "--as", "modelpack"]);
+    let other = Daemon::start();
+    other.run(&["pull", &pushed]);
+    other.run(&["import", text(layout.path()), "--as", "packed"]);
+    for name in [pushed.as_str(), "packed"] {
+        assert!(other.run(&["show", name]).contains("llama"), "{name}");
+    }
+    // By a Modelfile that names one of them; and not without the others.
+    fs::write(folder.path().join("Modelfile"), "FROM ./Big-Q8_0-00002-of-00003.gguf\n").unwrap();
+    let modelfile = folder.path().join("Modelfile");
+    other.run(&["create", "made", "-f", text(&modelfile)]);
+    assert!(other.run(&["show", "made"]).contains("llama"));
+    fs::remove_file(path(3)).unwrap();
+    let (code, refusal) = exit(&other, &["create", "cut", "-f", text(&modelfile)]);
+    assert!(code == Some(5) && refusal.contains("00003-of-00003.gguf does not exist"), "{refusal}");
+    let (code, refusal) = exit(&other, &["link", text(folder.path())]);
+    assert!(code == Some(5) && refusal.contains("others are missing"), "{refusal}");
+    let (code, refusal) = exit(&other, &["import", text(&path(1)), "--as", "cut"]);
+    assert!(code == Some(1) && refusal.contains("00003-of-00003.gguf is no GGUF"), "{refusal}");
+    fs::copy(path(1), folder.path().join("alone.gguf")).unwrap();
+    let alone = folder.path().join("alone.gguf");
+    let (code, refusal) = exit(&other, &["import", text(&alone), "--as", "cut"]);
+    assert!(code == Some(1) && refusal.contains("one of 3 parts, and all are needed"), "{refusal}");
+}
+
+#[test]
 fn an_import_is_a_copy_of_its_own() {
     let daemon = Daemon::start();
     let (_folder, path) = file("a.gguf", 6);

@@ -10,7 +10,7 @@ use dsk_daemon::bench::{
 };
 use dsk_daemon::config::{Config, Files, Overrides, ProcessEnv};
 use dsk_daemon::models::ModelsError;
-use dsk_registry::Name;
+use dsk_registry::{Name, Shard};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -145,11 +145,11 @@ impl BenchArgs {
 pub(crate) fn bench(args: &BenchArgs, terminal: &mut Terminal) -> anyhow::Result<Exit> {
     let filter = process_env("DSK_LOG").filter(|filter| !filter.is_empty());
     super::serve::log(filter.as_deref().unwrap_or(LOG_DEFAULT))?;
-    let file = file(&args.model)?;
+    let files = files(&args.model)?;
     let mut told = Told::default();
     let mut progress = |stage| told.tell(terminal, stage);
     if let (true, Some(context)) = (args.memory, args.ctx) {
-        let report = bench::memory(&file, &args.options(), context, &mut progress)?;
+        let report = bench::memory(&files, &args.options(), context, &mut progress)?;
         match args.json {
             true => terminal.json_pretty(&report)?,
             false => terminal.data(&render_memory(&report))?,
@@ -157,8 +157,8 @@ pub(crate) fn bench(args: &BenchArgs, terminal: &mut Terminal) -> anyhow::Result
         return Ok(Exit::Success);
     }
     let mut report = match args.text() {
-        Some(text) => bench::perplexity(&file, &args.options(), &text, &mut progress)?,
-        None => bench::run(&file, &args.options(), &mut progress)?,
+        Some(text) => bench::perplexity(&files, &args.options(), &text, &mut progress)?,
+        None => bench::run(&files, &args.options(), &mut progress)?,
     };
     report.model.clone_from(&args.model);
     if args.json {
@@ -169,11 +169,11 @@ pub(crate) fn bench(args: &BenchArgs, terminal: &mut Terminal) -> anyhow::Result
     Ok(Exit::Success)
 }
 
-/// The file of a model: one that is there, else that of a name in the store.
-fn file(model: &str) -> anyhow::Result<PathBuf> {
+/// The files of a model, mostly one: one that is there, else that of a name in the store.
+fn files(model: &str) -> anyhow::Result<Vec<PathBuf>> {
     let path = Path::new(model);
     if path.is_file() {
-        return Ok(path.to_owned());
+        return Ok(Shard::paths(path));
     }
     if path.is_absolute() || model.starts_with('.') || model.ends_with(".gguf") {
         return Err(Failure::new(Exit::NotFound, format!("file {model} does not exist")).into());
@@ -421,11 +421,11 @@ mod tests {
     #[test]
     fn a_path_that_is_not_there_is_no_name() {
         for model in ["/no/such/file", "./none", "none.gguf"] {
-            let error = file(model).unwrap_err();
+            let error = files(model).unwrap_err();
             let failure = error.downcast_ref::<Failure>().unwrap();
             assert_eq!(failure.exit, Exit::NotFound, "{failure}");
         }
-        let error = file("not a name").unwrap_err();
+        let error = files("not a name").unwrap_err();
         assert_eq!(error.downcast_ref::<Failure>().unwrap().exit, Exit::Usage);
     }
 }

@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use dsk_daemon_api::Client;
 use dsk_daemon_api::ollama::ProgressLine;
 use dsk_daemon_api::store::{FilesResponse, ModelFile};
-use dsk_registry::{Digest, Hasher, Name, Store, media_type, oci_layout};
+use dsk_registry::{Digest, Hasher, Name, Shard, Store, media_type, oci_layout};
 use futures_util::StreamExt as _;
 use serde_json::json;
 
@@ -128,9 +128,13 @@ fn gguf_parts(model: &FilesResponse) -> anyhow::Result<Vec<Part>> {
         let layers: Vec<&ModelFile> =
             model.files.iter().filter(|file| file.media_type == kind).collect();
         for (number, layer) in layers.iter().enumerate() {
-            let count = if number == 0 { String::new() } else { format!("-{}", number + 1) };
             let digest = layer.digest.parse().context("the daemon named a layer by no digest")?;
-            let file_name = format!("{stem}{suffix}{count}.gguf");
+            let file_name = match (kind, layers.len(), number) {
+                // Weights in several files are one model: they get the names by which it is told.
+                (media_type::MODEL, 2.., _) => Shard::name(&stem, number + 1, layers.len()),
+                (_, _, 0) => format!("{stem}{suffix}.gguf"),
+                _ => format!("{stem}{suffix}-{}.gguf", number + 1),
+            };
             parts.push(Part { file_name, digest, bytes: layer.bytes });
         }
     }
@@ -226,6 +230,10 @@ mod tests {
             ["", "-mmproj", "-adapter", "-adapter-2"].map(|s| format!("llava-7b{s}.gguf"));
         assert_eq!(names, expected);
         assert_eq!(stem_of("smollm2:latest"), "smollm2");
+        model.files.push(file(media_type::MODEL, b"more weights"));
+        let parts = gguf_parts(&model).unwrap();
+        let names: Vec<&str> = parts.iter().map(|part| part.file_name.as_str()).collect();
+        assert_eq!(names[..2], ["llava-7b-00001-of-00002.gguf", "llava-7b-00002-of-00002.gguf"]);
         model.files.clear();
         assert!(gguf_parts(&model).is_err());
     }

@@ -35,7 +35,7 @@ pub(crate) struct ImportArgs {
 #[derive(Debug, Args)]
 struct What {
     /// GGUF files, or folders of them: a download folder, LM Studio's, a Hugging Face cache; for import
-    /// also an OCI layout
+    /// also an OCI layout. One part of a model stands for all, NAME-00001-of-00003.gguf
     #[arg(required = true)]
     paths: Vec<PathBuf>,
     /// The model's name; without it the name of the file

@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use dsk_kernels::arch::Isa;
@@ -289,14 +289,18 @@ impl BenchError {
 pub type Progress<'a> = &'a mut dyn FnMut(Stage);
 
 /// Measures speed: prompts and generation by turns, after one turn that does not count.
-pub fn run(path: &Path, options: &BenchOptions, progress: Progress) -> Result<Report, BenchError> {
+pub fn run(
+    paths: &[PathBuf],
+    options: &BenchOptions,
+    progress: Progress,
+) -> Result<Report, BenchError> {
     if options.prompt_tokens == 0 && options.generate == 0 {
         return Err(BenchError::Nothing);
     }
     let needed = options.depth.saturating_add(options.prompt_tokens.max(options.generate));
-    let mut bench = Bench::load(path, options, needed, progress)?;
+    let mut bench = Bench::load(paths, options, needed, progress)?;
     let times = speed::measure(&mut bench, options, progress)?;
-    let mut report = bench.report(path, options);
+    let mut report = bench.report(paths, options);
     report.prompt_tokens = options.prompt_tokens;
     report.generated_tokens = options.generate;
     report.depth = options.depth;
@@ -311,7 +315,7 @@ pub fn run(path: &Path, options: &BenchOptions, progress: Progress) -> Result<Re
 
 /// Scores a text.
 pub fn perplexity(
-    path: &Path,
+    paths: &[PathBuf],
     options: &BenchOptions,
     text: &PerplexityOptions,
     progress: Progress,
@@ -322,9 +326,9 @@ pub fn perplexity(
     let source = fs::read_to_string(&text.text)
         .map_err(|source| BenchError::Text { path: text.text.clone(), source })?;
     let options = BenchOptions { sequences: 1, ..options.clone() };
-    let mut bench = Bench::load(path, &options, text.context, progress)?;
+    let mut bench = Bench::load(paths, &options, text.context, progress)?;
     let score = perplexity::score(&mut bench, &options, text, &source, progress)?;
-    let mut report = bench.report(path, &options);
+    let mut report = bench.report(paths, &options);
     report.perplexity = Some(score);
     Ok(report)
 }
@@ -332,13 +336,13 @@ pub fn perplexity(
 /// Loads a model with a context of so many tokens, takes all the memory that it will ever use, and
 /// compares that with what was computed before.
 pub fn memory(
-    path: &Path,
+    paths: &[PathBuf],
     options: &BenchOptions,
     context: usize,
     progress: Progress,
 ) -> Result<MemoryReport, BenchError> {
     let load = LoadOptions { reserve: true, ..options.load(context) };
-    let (model, executor) = Model::open_while(path, |network| {
+    let (model, executor) = Model::open_while(paths, |network| {
         executor::open(network, &load, &mut |done| progress(Stage::Loading(done)))
     })
     .map_err(LoadError::from)?;
@@ -347,7 +351,7 @@ pub fn memory(
     speed::measure(&mut bench, &BenchOptions { repetitions: 1, ..steps }, progress)?;
     let predicted = bench.executor.bytes();
     Ok(MemoryReport {
-        model: path.display().to_string(),
+        model: first(paths),
         context: bench.executor.context_length(),
         kv: options.kv,
         sequences: options.sequences,
@@ -379,6 +383,11 @@ pub struct MemoryReport {
     pub measured_bytes: u64,
 }
 
+/// What to call a model by its files.
+fn first(paths: &[PathBuf]) -> String {
+    paths.first().map(|path| path.display().to_string()).unwrap_or_default()
+}
+
 /// A loaded model, and how long that took.
 struct Bench {
     model: Model,
@@ -389,13 +398,13 @@ struct Bench {
 impl Bench {
     /// Loads the model with room for `needed` tokens in each sequence.
     fn load(
-        path: &Path,
+        paths: &[PathBuf],
         options: &BenchOptions,
         needed: usize,
         progress: Progress,
     ) -> Result<Bench, BenchError> {
         let start = Instant::now();
-        let opened = Model::open_while(path, |network| {
+        let opened = Model::open_while(paths, |network| {
             let context = network.header().context_length as usize;
             if needed > context {
                 return Err(BenchError::Context { needed, context });
@@ -423,10 +432,10 @@ impl Bench {
     }
 
     /// The facts that every measurement reports, as of now.
-    fn report(&self, path: &Path, options: &BenchOptions) -> Report {
+    fn report(&self, paths: &[PathBuf], options: &BenchOptions) -> Report {
         let bytes = self.executor.bytes();
         Report {
-            model: path.display().to_string(),
+            model: first(paths),
             file_bytes: self.model.gguf().file_len(),
             architecture: self.model.architecture().to_owned(),
             executor: self.executor.name().to_owned(),

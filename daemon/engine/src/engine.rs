@@ -193,16 +193,16 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Reads the model at `path` and starts its thread. `progress` hears fractions from 0 to 1.
+    /// Reads the model in the files at `paths` and starts its thread. `progress` hears fractions from 0 to 1.
     pub fn load(
-        path: &Path,
+        paths: &[impl AsRef<Path>],
         options: &LoadOptions,
         progress: &mut dyn FnMut(f32),
     ) -> Result<Engine, LoadError> {
         progress(0.0);
         let template = prompt::compile(options.template.as_deref())?;
         let (model, executor) =
-            Model::open_while(path, |network| executor::open(network, options, progress))?;
+            Model::open_while(paths, |network| executor::open(network, options, progress))?;
         let executor = executor?;
         let mut engine = Engine::start(Prompter::new(Arc::new(model), template), executor)?;
         engine.loaded.kv = options.kv;

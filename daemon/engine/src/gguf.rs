@@ -20,6 +20,7 @@
 
 mod cursor;
 mod error;
+mod parts;
 mod tensor;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
@@ -33,6 +34,7 @@ use std::path::Path;
 
 use cursor::Cursor;
 pub use error::{GgufError, Place};
+pub use parts::PARTS_MAX;
 pub use tensor::{DIMENSIONS_MAX, Shape, TENSOR_NAME_BYTES_MAX, TensorFormat, TensorInfo};
 pub use value::{ARRAY_DEPTH_MAX, Array, Elements, Kind, STRING_BYTES_MAX, Value};
 
@@ -65,6 +67,8 @@ pub struct Gguf {
     /// Indices into `tensors`, by name.
     by_name: Vec<u32>,
     data_offset: u64,
+    /// The other files of a model that has several.
+    rest: Vec<parts::Part>,
 }
 
 enum Bytes {
@@ -133,8 +137,9 @@ impl Gguf {
         let by_name = sorted_index(tensors.len(), |index| &tensors[index].name);
         check_unique(&by_name, |index| &tensors[index].name, Place::Tensor)?;
         let header_len = cursor.position() as u64;
+        let (data_offset, rest) = (header_len, Vec::new());
         let mut gguf =
-            Gguf { bytes, version, metadata, by_key, tensors, by_name, data_offset: header_len };
+            Gguf { bytes, version, metadata, by_key, tensors, by_name, data_offset, rest };
         let alignment = gguf.alignment()?;
         gguf.data_offset = header_len.next_multiple_of(alignment);
         let file_len = (extent == Extent::Whole).then_some(gguf.file_len());
@@ -159,12 +164,13 @@ impl Gguf {
         self.version
     }
 
-    /// The length of the file in bytes.
+    /// The length of the file in bytes; of all files of a model that has several.
     pub fn file_len(&self) -> u64 {
-        self.bytes.len() as u64
+        let rest = self.rest.iter().map(|part| part.bytes.len() as u64);
+        self.bytes.len() as u64 + rest.sum::<u64>()
     }
 
-    /// Where tensor data starts, in bytes from the start of the file.
+    /// Where tensor data starts, in bytes from the start of the (first) file.
     pub fn data_offset(&self) -> u64 {
         self.data_offset
     }
@@ -184,9 +190,25 @@ impl Gguf {
 
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<Value<'_>> {
+        self.view(self.entry(key)?)
+    }
+
+    fn entry(&self, key: &str) -> Option<&Entry> {
         let find = |&index: &u32| key_at(&self.bytes, &self.metadata[index as usize]).cmp(key);
         let found = self.by_key.binary_search_by(find).ok()?;
-        self.view(&self.metadata[self.by_key[found] as usize])
+        Some(&self.metadata[self.by_key[found] as usize])
+    }
+
+    /// A value as the file has it, type id included.
+    fn raw(&self, key: &str) -> Option<&[u8]> {
+        self.bytes.get(self.entry(key)?.value.clone())
+    }
+
+    fn raw_metadata(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.metadata.iter().map(|entry| {
+            let value = self.bytes.get(entry.value.clone()).unwrap_or_default();
+            (key_at(&self.bytes, entry), value)
+        })
     }
 
     fn typed<'a, T>(
@@ -276,38 +298,49 @@ impl Gguf {
         if let TensorFormat::Unknown(id) = tensor.format {
             return Err(GgufError::UnknownFormat { name: tensor.name.clone(), id });
         }
-        let bytes = self.file_range(tensor).and_then(|range| self.bytes.get(range));
+        let place = self.place(tensor);
+        let bytes = place.as_ref().and_then(|(bytes, range)| bytes.get(range.clone()));
         bytes.ok_or_else(|| GgufError::BeyondEnd {
             name: tensor.name.clone(),
-            file_len: self.file_len(),
+            file_len: place.map_or(0, |(bytes, _)| bytes.len() as u64),
         })
     }
 
     /// Gives the memory behind a tensor's bytes back after they were copied elsewhere; they are
     /// read from the file again when asked for again.
     pub fn release(&self, tensor: &TensorInfo) {
-        if let (Bytes::Mapped(map), Some(range)) = (&self.bytes, self.file_range(tensor)) {
+        if let Some((Bytes::Mapped(map), range)) = self.place(tensor) {
             map.release(range);
         }
     }
 
     /// Like [`Gguf::release`], for a part of the tensor's bytes.
     pub fn release_rows(&self, tensor: &TensorInfo, part: Range<usize>) {
-        if let (Bytes::Mapped(map), Some(range)) = (&self.bytes, self.file_range(tensor)) {
+        if let Some((Bytes::Mapped(map), range)) = self.place(tensor) {
             map.release(range.start + part.start..range.end.min(range.start + part.end));
         }
     }
 
     /// Gives all pages of the file back to the kernel; they are read again when touched.
     pub fn release_all(&self) {
-        if let Bytes::Mapped(map) = &self.bytes {
-            map.release(0..map.len());
+        for bytes in std::iter::once(&self.bytes).chain(self.rest.iter().map(|part| &part.bytes)) {
+            if let Bytes::Mapped(map) = bytes {
+                map.release(0..map.len());
+            }
         }
     }
 
-    fn file_range(&self, tensor: &TensorInfo) -> Option<Range<usize>> {
-        let range = tensor.range(self.data_offset)?;
-        Some(range.start.try_into().ok()?..range.end.try_into().ok()?)
+    /// The file that holds a tensor, and where in it.
+    fn place(&self, tensor: &TensorInfo) -> Option<(&Bytes, Range<usize>)> {
+        let (bytes, data_offset) = match tensor.part.checked_sub(1) {
+            None => (&self.bytes, self.data_offset),
+            Some(index) => {
+                let part = self.rest.get(index as usize)?;
+                (&part.bytes, part.data_offset)
+            }
+        };
+        let range = tensor.range(data_offset)?;
+        Some((bytes, range.start.try_into().ok()?..range.end.try_into().ok()?))
     }
 }
 

@@ -124,16 +124,16 @@ pub struct Model {
 impl Model {
     /// Opens and checks the file at `path`.
     pub fn open(path: &Path) -> Result<Model, ModelError> {
-        Ok(Model::open_while(path, |_| ())?.0)
+        Ok(Model::open_while(&[path], |_| ())?.0)
     }
 
-    /// As [`Model::open`], and does `work` with the network while another thread makes the tokenizer,
+    /// As [`Model::open`] for the files of a model, mostly one, and does `work` with the network while another thread makes the tokenizer,
     /// which takes a good part of a second.
     pub fn open_while<T>(
-        path: &Path,
+        paths: &[impl AsRef<Path>],
         work: impl FnOnce(&Network) -> T,
     ) -> Result<(Model, T), ModelError> {
-        Model::from_gguf_while(Gguf::open(path)?, work)
+        Model::from_gguf_while(Gguf::open_all(paths)?, work)
     }
 
     /// Checks a file that is open already.

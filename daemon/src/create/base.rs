@@ -33,17 +33,29 @@ pub(super) fn of_model(store: &Store, name: &Name) -> Result<Base, ApiError> {
     Ok(Base { layers: found.manifest.layers, config, pin })
 }
 
-/// One GGUF file whose header was read and found sound.
-pub(super) fn of_file(store: &Store, digest: &Digest) -> Result<Base, ApiError> {
-    let pin = store.pin([*digest]);
-    let size = store.blob_size(digest).map_err(|error| failed(&error))?;
-    let size = size.ok_or_else(|| {
-        let message = format!("blob \"{digest}\" not found; upload it first");
-        ApiError::new(ErrorCode::BlobNotFound, message)
-    })?;
-    let gguf = Gguf::open(&store.blob_path(digest)).map_err(|error| unusable(digest, &error))?;
-    let summary = Summary::read(&gguf).map_err(|error| unusable(digest, &error))?;
-    let layers = vec![Layer::new(media_type::MODEL, *digest, size)];
+/// The GGUF files of a model, mostly one, whose headers were read and found sound.
+pub(super) fn of_files(store: &Store, digests: &[Digest]) -> Result<Base, ApiError> {
+    let pin = store.pin(digests.iter().copied());
+    let mut files = Vec::new();
+    for digest in digests {
+        let size = store.blob_size(digest).map_err(|error| failed(&error))?;
+        let size = size.ok_or_else(|| {
+            let message = format!("blob \"{digest}\" not found; upload it first");
+            ApiError::new(ErrorCode::BlobNotFound, message)
+        })?;
+        let gguf =
+            Gguf::open(&store.blob_path(digest)).map_err(|error| unusable(digest, &error))?;
+        // Layers are in the order of the parts, however the files were called.
+        let number = gguf.get_u32("split.no").ok().flatten();
+        files.push((number, Layer::new(media_type::MODEL, *digest, size), gguf));
+    }
+    files.sort_by_key(|(number, ..)| *number);
+    let (layers, parts): (Vec<Layer>, Vec<Gguf>) =
+        files.into_iter().map(|(_, layer, gguf)| (layer, gguf)).unzip();
+    let first = layers.first().map_or_else(|| Digest::of(b""), |layer| layer.digest);
+    let gguf = Gguf::join(parts).map_err(|error| unusable(&first, &error))?;
+    gguf.check_complete().map_err(|error| unusable(&first, &error))?;
+    let summary = Summary::read(&gguf).map_err(|error| unusable(&first, &error))?;
     Ok(Base { layers, config: config_of(summary), pin })
 }
 

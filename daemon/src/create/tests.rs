@@ -118,7 +118,9 @@ fn what_is_refused_makes_no_model() {
     refused(
         store,
         json!({"files": {"a.gguf": good, "b.gguf": good}}),
-        expect!["400 `files` must hold one GGUF file; sharded models are not supported yet"],
+        expect![
+            "400 0d0643e40922 is not a usable model file: the GGUF files are not the parts of one model: one of the files is no part of anything (no split.count)"
+        ],
     );
     refused(
         store,

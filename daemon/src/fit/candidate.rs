@@ -54,13 +54,15 @@ pub fn quality(label: &str) -> Option<usize> {
 }
 
 impl Candidate {
-    /// Of a file, or of its beginning, as long as that holds the whole header.
-    pub fn from_header(
+    /// Of a model's files, mostly one, or of their beginnings, as long as those hold the whole headers.
+    pub fn from_headers(
         label: &str,
-        header: Vec<u8>,
+        headers: Vec<Vec<u8>>,
         file_bytes: u64,
     ) -> Result<Candidate, CandidateError> {
-        Candidate::from_gguf(label, &Gguf::parse_header(header)?, file_bytes)
+        let parts = headers.into_iter().map(Gguf::parse_header);
+        let gguf = Gguf::join(parts.collect::<Result<_, _>>()?)?;
+        Candidate::from_gguf(label, &gguf, file_bytes)
     }
 
     /// Of an open file.

@@ -30,7 +30,7 @@ pub(crate) fn spec() -> ModelSpec {
         name: Name::parse("m").expect("a name"),
         digest: Digest::of(b"manifest"),
         model_digest: Digest::of(b"weights"),
-        model_path: "/models/blobs/sha256-weights".into(),
+        model_files: vec!["/models/blobs/sha256-weights".into()],
         config: ModelConfig::default(),
         template: None,
         system: None,

@@ -30,7 +30,7 @@ impl Details {
                 return Details::default();
             }
         };
-        let summary = match Gguf::open(&spec.model_path).map(|gguf| Summary::read(&gguf)) {
+        let summary = match Gguf::open_all(&spec.model_files).map(|gguf| Summary::read(&gguf)) {
             Ok(Ok(summary)) => Some(summary),
             Ok(Err(error)) => {
                 tracing::debug!(model = %stored.name, %error, "a header is not understood");

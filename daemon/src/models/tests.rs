@@ -47,7 +47,7 @@ fn every_layer_reaches_its_field() {
         (media_type::PROJECTOR, b"eyes"),
     ]);
     let spec = resolve(&store, "m").unwrap();
-    assert_eq!(std::fs::read(&spec.model_path).unwrap(), b"weights");
+    assert_eq!(std::fs::read(&spec.model_files[0]).unwrap(), b"weights");
     assert_eq!(spec.model_bytes, 7);
     assert_eq!(spec.config.model_family, "llama");
     assert_eq!(spec.template.as_deref(), Some("{{ .Prompt }}"));
@@ -124,7 +124,7 @@ fn fault_35_a_resolved_model_keeps_its_files() {
     let copy = spec.clone();
     drop(spec);
     assert_eq!(store.remove(&copy.name).unwrap(), 0);
-    assert_eq!(std::fs::read(&copy.model_path).unwrap(), b"weights");
+    assert_eq!(std::fs::read(&copy.model_files[0]).unwrap(), b"weights");
     drop(copy);
     assert!(store.remove_condemned().unwrap().0 > 0);
     assert!(!store.has(&Digest::of(b"weights")));

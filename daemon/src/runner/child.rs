@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     io::{self, Read},
     os::{fd::AsFd, unix::net::UnixStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
 };
@@ -27,7 +27,7 @@ use super::{
 /// What the child runs requests on: the engine, or a script in tests.
 pub(crate) trait Backend: Sized {
     fn load(
-        model: &Path,
+        model: &[PathBuf],
         options: &LoadOptions,
         progress: &mut dyn FnMut(f32),
     ) -> Result<Self, LoadFailure>;
@@ -38,7 +38,7 @@ pub(crate) trait Backend: Sized {
 
 impl Backend for Engine {
     fn load(
-        model: &Path,
+        model: &[PathBuf],
         options: &LoadOptions,
         progress: &mut dyn FnMut(f32),
     ) -> Result<Self, LoadFailure> {
@@ -92,7 +92,8 @@ pub(crate) fn serve<B: Backend>(
     let Some(Command::Load { model, options }) = frame::read(&mut commands)? else {
         return Ok(());
     };
-    reports.send(&Report::Confined(confine(&[&model])));
+    let readable: Vec<&Path> = model.iter().map(PathBuf::as_path).collect();
+    reports.send(&Report::Confined(confine(&readable)));
     let commands = listen(commands, reports.clone())?;
     let loading = &mut |progress| reports.send(&Report::Loading { progress });
     let backend = match B::load(&model, &options, loading) {

@@ -12,7 +12,7 @@ use super::sandbox::Confinement;
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Command {
     /// Load this model; answered by `Loading`s and one of `Loaded` and `LoadFailed`.
-    Load { model: PathBuf, options: LoadOptions },
+    Load { model: Vec<PathBuf>, options: LoadOptions },
     /// Run a request; answered by its events, `Done` or `Failed` last.
     Submit { id: u64, request: Box<Request> },
     /// Stop a request. One that ended already is left alone.

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     io,
-    path::Path,
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -230,13 +230,13 @@ pub(crate) struct ScriptedBackend {
 
 impl Backend for ScriptedBackend {
     fn load(
-        model: &Path,
+        model: &[PathBuf],
         options: &LoadOptions,
         progress: &mut dyn FnMut(f32),
     ) -> Result<Self, LoadFailure> {
         progress(0.5);
-        if model.ends_with("broken.gguf") {
-            let message = format!("{} is broken", model.display());
+        if let Some(broken) = model.iter().find(|file| file.ends_with("broken.gguf")) {
+            let message = format!("{} is broken", broken.display());
             return Err(LoadFailure { kind: LoadFailureKind::Corrupt, message });
         }
         let loaded = loaded(options.context_length.unwrap_or(CONTEXT));

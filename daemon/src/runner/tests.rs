@@ -29,7 +29,7 @@ fn link(socket: UnixStream) -> Link {
 
 async fn load(link: Link, model: &str) -> Result<Runner, SpawnError> {
     let options = LoadOptions { context_length: Some(1000), ..LoadOptions::default() };
-    Runner::load(link, "tiny", PathBuf::from(model), options, |_| {}).await
+    Runner::load(link, "tiny", vec![PathBuf::from(model)], options, |_| {}).await
 }
 
 fn text(events: &[Event]) -> String {

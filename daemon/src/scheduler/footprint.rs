@@ -1,7 +1,7 @@
 //! What a model will take in memory, from its file's header alone: the engine's own figures, in the form
 //! in which the scheduler asks for them again and again.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use dsk_daemon_engine::{Demand, KvFormat, gguf::Gguf, plan::Limits};
 
@@ -43,7 +43,7 @@ impl Footprint {
     pub(crate) fn of(spec: &ModelSpec) -> Footprint {
         let (weights, token, context_max) = (spec.model_bytes, 0, u32::MAX);
         let unknown = Footprint { weights, token, token_q8: token, context_max };
-        demand(&spec.model_path).map_or(unknown, |demand| Footprint::from_demand(&demand))
+        demand(&spec.model_files).map_or(unknown, |demand| Footprint::from_demand(&demand))
     }
 
     /// Everything that grows with the context grows by whole blocks, at the same rate.
@@ -97,8 +97,8 @@ impl Footprint {
     }
 }
 
-fn demand(path: &Path) -> Option<Demand> {
-    Demand::of(&Gguf::open(path).ok()?).ok()
+fn demand(files: &[PathBuf]) -> Option<Demand> {
+    Demand::of(&Gguf::open_all(files).ok()?).ok()
 }
 
 /// Bytes for people.

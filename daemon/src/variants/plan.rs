@@ -12,6 +12,8 @@ use crate::hardware::Machine;
 
 /// The longest header that is read before a pull. Those of large vocabularies take 5 to 10 MB.
 const HEADER_BYTES_MAX: u64 = 32 << 20;
+/// Files of one variant whose headers are read.
+const HEADERS_MAX: usize = 64;
 /// Variants whose headers are tried before the library's figures are taken.
 const FIRST_TRIES: usize = 3;
 
@@ -65,7 +67,7 @@ impl Source<'_> {
             return Err(VariantError::Unplannable { name, reason });
         };
         let listed = |one: &SourceVariant| {
-            let variant = Variant { quant: one.quant.clone(), bytes: one.weights.size };
+            let variant = Variant { quant: one.quant.clone(), bytes: one.weights_bytes() };
             Candidate::from_catalog(size, &variant)
         };
         Ok(offered.iter().map(listed).collect())
@@ -73,13 +75,18 @@ impl Source<'_> {
 
     async fn read(&self, variant: &SourceVariant) -> Result<Candidate, Unread> {
         let options = self.options(Some(variant.reference.clone()));
-        let weights = &variant.weights;
-        let header = self.client.header(self.name, &options, weights, HEADER_BYTES_MAX, is_whole);
-        let header = match header.await {
-            Err(ClientError::Protocol { reason, .. }) => return Err(Unread::Unfit(reason)),
-            header => header.map_err(Unread::Registry)?,
-        };
-        Candidate::from_header(&variant.quant, header.bytes, weights.size)
+        if variant.weights.len() > HEADERS_MAX {
+            return Err(Unread::Unfit(format!("it is in {} files", variant.weights.len())));
+        }
+        let mut headers = Vec::new();
+        for file in &variant.weights {
+            let header = self.client.header(self.name, &options, file, HEADER_BYTES_MAX, is_whole);
+            headers.push(match header.await {
+                Err(ClientError::Protocol { reason, .. }) => return Err(Unread::Unfit(reason)),
+                header => header.map_err(Unread::Registry)?.bytes,
+            });
+        }
+        Candidate::from_headers(&variant.quant, headers, variant.weights_bytes())
             .map_err(|error| Unread::Unfit(error.to_string()))
     }
 }
@@ -92,7 +99,7 @@ fn is_whole(bytes: &[u8]) -> bool {
 
 /// A variant of the same shape, whose weights differ as the sizes of the files do.
 fn scaled(known: &Candidate, variant: &SourceVariant) -> Candidate {
-    let (part, whole) = (variant.weights.size, known.file_bytes.max(1));
+    let (part, whole) = (variant.weights_bytes(), known.file_bytes.max(1));
     if variant.quant == known.label {
         return known.clone();
     }

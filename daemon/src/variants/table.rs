@@ -134,7 +134,7 @@ impl Table<'_> {
         let measured = self.seen.models.get(&spec.model_digest).copied();
         let read = move || {
             let label = canonical(&spec.config.file_type);
-            let gguf = Gguf::open_header(&spec.model_path).map_err(|error| error.to_string())?;
+            let gguf = Gguf::open_headers(&spec.model_files).map_err(|error| error.to_string())?;
             let candidate = Candidate::from_gguf(&label, &gguf, spec.model_bytes);
             let candidate = candidate.map_err(|error| error.to_string())?;
             Ok(Candidate { measured, ..candidate })

@@ -4,6 +4,7 @@ use super::{
     ClientError, IntegrityError, Reference,
     retry::{Failure, Retry},
     session::Session,
+    variants::hub,
 };
 use crate::{Digest, Manifest, ManifestError, manifest::Index, media_type};
 use reqwest::header::{ACCEPT, HeaderValue};
@@ -13,6 +14,37 @@ use reqwest::header::{ACCEPT, HeaderValue};
 pub(super) enum Found {
     Manifest(Manifest),
     Index(Index),
+}
+
+/// A model's manifest.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub(super) manifest: Manifest,
+    /// As they came, or were made.
+    pub(super) bytes: Vec<u8>,
+    /// The configuration's bytes, where the manifest was made here.
+    pub(super) config: Option<Vec<u8>>,
+}
+
+/// The manifest of a model. Hugging Face has none for those in several files; theirs is made of the list of
+/// files.
+pub(super) async fn of_model(
+    session: &Session<'_>,
+    reference: &Reference,
+) -> Result<Model, ClientError> {
+    let refused = match fetch(session, reference).await {
+        Ok((manifest, bytes)) => return Ok(Model { manifest, bytes, config: None }),
+        Err(error @ ClientError::Protocol { .. }) if hub::is_hub(session.name.host()) => error,
+        Err(error) => return Err(error),
+    };
+    match hub::manifest_of_parts(session, reference).await? {
+        Some((manifest, config)) => {
+            hub::learn(session, &manifest);
+            let bytes = manifest.to_json();
+            Ok(Model { manifest, bytes, config: Some(config) })
+        }
+        None => Err(refused),
+    }
 }
 
 /// The manifest, and its bytes as they came.

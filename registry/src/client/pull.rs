@@ -4,9 +4,10 @@ use super::{
     Client, ClientError, Progress, Reference, Report, TransferOptions,
     download::{Budget, rate::Pace},
     fetch::Fetch,
-    manifest,
+    manifest::{self, Model},
     session::Session,
     signatures,
+    variants::hub,
 };
 use crate::{
     Descriptor, Digest, Manifest, Name, Pin, Store, StoreError, StoredManifest, pump::blocking,
@@ -25,9 +26,14 @@ pub(super) async fn run(
     report(Progress::Manifest);
     let session = Session::open(client, name, options).await?;
     let reference = options.from.clone().unwrap_or_else(|| Reference::Tag(name.tag().to_owned()));
-    let (manifest, bytes) = manifest::fetch(&session, &reference).await?;
+    let Model { manifest, bytes, config } = manifest::of_model(&session, &reference).await?;
     let signed = signatures::check(&session, &manifest, Digest::of(&bytes), report);
     session.aside(signed).await?;
+    let _pin = store.pin([manifest.config.digest]);
+    if let Some(config) = config {
+        let store = store.clone();
+        blocking(move || store.put_blob(&config).map(drop)).await?;
+    }
     complete(&session, store, (&manifest, bytes), &budget(client, options), report).await
 }
 
@@ -42,6 +48,9 @@ pub(super) async fn repair(
     let stored = store.manifest(name)?;
     let stored = stored.ok_or_else(|| StoreError::NotFound { what: name.to_string() })?;
     let session = Session::open(client, name, options).await?;
+    if hub::is_hub(name.host()) {
+        hub::learn(&session, &stored.manifest);
+    }
     let manifest = (&stored.manifest, stored.bytes);
     complete(&session, store, manifest, &budget(client, options), report).await
 }

@@ -5,6 +5,7 @@ use super::{
     error::chain,
     retry::{self, Failure, FailureKind},
     sign_in::{self, SignIn, Tries},
+    variants::hub,
 };
 use crate::{Digest, Name, digest::excerpt, trust::Trust};
 use bytes::Bytes;
@@ -14,9 +15,13 @@ use reqwest::{
 };
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime},
 };
+use tokio::sync::OnceCell;
 use url::Url;
 
 /// Redirects followed in a row.
@@ -48,7 +53,9 @@ pub(super) struct Session<'a> {
     client: &'a Client,
     pub(super) name: &'a Name,
     /// Where the blobs are that the source does not file by their digests.
-    files: BTreeMap<Digest, Url>,
+    files: Mutex<BTreeMap<Digest, Url>>,
+    /// What Hugging Face lists of the repository, once it was asked.
+    listed: OnceCell<Vec<hub::Entry>>,
     /// The mirrors in their order, and last the registry itself.
     origins: Vec<Origin<'a>>,
     /// The first of them that is still believed in.
@@ -137,14 +144,24 @@ impl<'a> Session<'a> {
         base.set_fragment(None);
         let path = file.url.path().trim_start_matches('/');
         let origin = Origin::new(client, path, base, insecure, Purpose::Pull);
-        let mut session = Session::of(client, name, vec![origin]);
-        session.files.insert(file.digest, file.url.clone());
+        let session = Session::of(client, name, vec![origin]);
+        session.know(file.digest, file.url.clone());
         Ok(session)
     }
 
     fn of(client: &'a Client, name: &'a Name, origins: Vec<Origin<'a>>) -> Session<'a> {
-        let (files, current) = (BTreeMap::new(), AtomicUsize::new(0));
-        Session { client, name, files, origins, current }
+        let (files, listed, current) = (Mutex::default(), OnceCell::new(), AtomicUsize::new(0));
+        Session { client, name, files, listed, origins, current }
+    }
+
+    /// Notes where a blob is that is not filed by its digest.
+    pub(super) fn know(&self, digest: Digest, url: Url) {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, url);
+    }
+
+    /// The GGUF files of a repository at Hugging Face.
+    pub(super) async fn files_of_hub(&self) -> Result<&[hub::Entry], ClientError> {
+        Ok(self.listed.get_or_try_init(|| hub::list(self)).await?)
     }
 
     pub(super) fn limits(&self) -> &'a Limits {
@@ -194,7 +211,9 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn blob_url(&self, digest: &Digest) -> Url {
-        let file = self.files.get(digest).cloned();
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = files.get(digest).cloned();
+        drop(files);
         file.unwrap_or_else(|| self.url(&format!("blobs/{digest}")))
     }
 

@@ -6,6 +6,7 @@ mod file;
 mod formats;
 mod header;
 mod hostile;
+mod hub;
 mod power;
 mod repair;
 mod script;

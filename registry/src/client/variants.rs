@@ -13,7 +13,7 @@ use crate::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-mod hub;
+pub(super) mod hub;
 pub(super) mod tags;
 
 /// Most variants that are looked at, each of which takes a request.
@@ -26,10 +26,17 @@ pub struct SourceVariant {
     pub quant: String,
     /// What to pull.
     pub reference: Reference,
-    /// The model file.
-    pub weights: Descriptor,
+    /// The model's files, mostly one.
+    pub weights: Vec<Descriptor>,
     /// The bytes of all layers.
     pub bytes: u64,
+}
+
+impl SourceVariant {
+    /// The bytes of the model's files.
+    pub fn weights_bytes(&self) -> u64 {
+        self.weights.iter().map(|file| file.size).fold(0, u64::saturating_add)
+    }
 }
 
 /// What the caller knows of a model that its source may not tell.
@@ -53,6 +60,8 @@ pub(super) async fn of(
         Ok(Found::Index(index)) => return entries(session, &index).await,
         Ok(Found::Manifest(manifest)) => weights(&manifest).cloned(),
         Err(ClientError::NotFound { .. }) => None,
+        // No manifest is made there of a model in several files.
+        Err(ClientError::Protocol { .. }) if hub::is_hub(session.name.host()) => None,
         Err(error) => return Err(error),
     };
     if session.name.tag() == DEFAULT_TAG && hub::is_hub(session.name.host()) {
@@ -71,7 +80,7 @@ pub(super) async fn literal(
 ) -> Result<SourceVariant, ClientError> {
     let own = Reference::Tag(session.name.tag().to_owned());
     let reference = reference.unwrap_or(&own);
-    let (manifest, _) = manifest::fetch(session, reference).await?;
+    let manifest = manifest::of_model(session, reference).await?.manifest;
     let quant = match reference {
         Reference::Tag(tag) => quantization(tag).unwrap_or_default(),
         Reference::Digest(_) => "",
@@ -85,7 +94,8 @@ fn weights(manifest: &Manifest) -> Option<&crate::Layer> {
 }
 
 fn variant(quant: &str, reference: Reference, manifest: &Manifest) -> Option<SourceVariant> {
-    let weights = weights(manifest)?.descriptor();
+    weights(manifest)?;
+    let weights = manifest.of_kind(media_type::MODEL).map(crate::Layer::descriptor).collect();
     Some(SourceVariant { quant: quant.to_owned(), reference, weights, bytes: manifest.size() })
 }
 
@@ -130,8 +140,9 @@ async fn of_groups(
     let one = groups.len() == 1;
     for group in groups.into_values() {
         let variants = resolved(session, group).await?;
-        let same =
-            |variant: &SourceVariant| own.is_some_and(|own| own.digest == variant.weights.digest);
+        let same = |variant: &SourceVariant| {
+            own.is_some_and(|own| variant.weights.iter().any(|file| own.digest == file.digest))
+        };
         if variants.iter().any(same) || (own.is_none() && one) {
             return Ok(variants);
         }
@@ -167,8 +178,8 @@ async fn fetched(
     named.truncate(VARIANTS_MAX);
     let mut variants = Vec::new();
     for (reference, quant) in named {
-        match manifest::fetch(session, &reference).await {
-            Ok((manifest, _)) => variants.extend(variant(quant, reference, &manifest)),
+        match manifest::of_model(session, &reference).await {
+            Ok(found) => variants.extend(variant(quant, reference, &found.manifest)),
             Err(
                 error @ (ClientError::NotFound { .. }
                 | ClientError::Integrity(_)
@@ -178,7 +189,7 @@ async fn fetched(
             Err(error) => return Err(error),
         }
     }
-    variants.sort_by(|a, b| (a.weights.size, &a.quant).cmp(&(b.weights.size, &b.quant)));
+    variants.sort_by(|a, b| (a.weights_bytes(), &a.quant).cmp(&(b.weights_bytes(), &b.quant)));
     Ok(variants)
 }
 

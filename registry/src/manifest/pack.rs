@@ -5,7 +5,7 @@
 //! that comes back is the same one to dsk.
 
 use super::{Descriptor, Layer, Manifest, ManifestError, ModelConfig, media_type};
-use crate::Digest;
+use crate::{Digest, Shard};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -26,7 +26,8 @@ impl Manifest {
         config: &ModelConfig,
     ) -> Result<ModelPack, ManifestError> {
         self.check_model()?;
-        let mut files = Files::default();
+        let mut files =
+            Files { parts: self.of_kind(media_type::MODEL).count(), ..Files::default() };
         let layers: Result<Vec<Value>, _> =
             self.layers.iter().map(|layer| files.layer(layer)).collect();
         let diff_ids: Vec<Digest> = self.layers.iter().map(|layer| layer.digest).collect();
@@ -59,7 +60,11 @@ impl Manifest {
 
 /// Names for the files of layers, each once.
 #[derive(Default)]
-struct Files(BTreeMap<&'static str, usize>);
+struct Files {
+    taken: BTreeMap<&'static str, usize>,
+    /// How many files the weights are in.
+    parts: usize,
+}
 
 impl Files {
     fn layer(&mut self, layer: &Layer) -> Result<Value, ManifestError> {
@@ -87,8 +92,11 @@ impl Files {
                 (media_type::MODELPACK_SETTINGS, *file, "")
             }
         };
-        let count = self.0.entry(stem).or_default();
+        let count = self.taken.entry(stem).or_default();
         *count += 1;
+        if kind == media_type::MODEL && self.parts > 1 {
+            return Some((media_type, Shard::name(stem, *count, self.parts)));
+        }
         let number = if *count > 1 { format!("-{count}") } else { String::new() };
         Some((media_type, format!("{stem}{number}{end}")))
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dsk_daemon_api::ollama::{CreateRequest, License, Message};
 use dsk_modelfiles::{Instruction, InstructionKind, Modelfile, parameters};
+use dsk_registry::Shard;
 use serde_json::{Map, Value};
 
 use crate::exit::Exit;
@@ -77,7 +78,19 @@ impl Plan {
     fn from(&mut self, value: &str, folder: &Path, line: u32) -> Result<(), Failure> {
         let path = resolve(value, folder);
         if path.is_file() || is_path(value) {
-            return insert(&mut self.models, source(value, folder)?);
+            // One of several files stands for all of them.
+            let named = source(value, folder)?;
+            let paths = Shard::paths(&named.path);
+            if paths.len() == 1 {
+                return insert(&mut self.models, named);
+            }
+            for path in paths {
+                let source = source(&path.to_string_lossy(), folder)?;
+                if !self.models.contains(&source) {
+                    insert(&mut self.models, source)?;
+                }
+            }
+            return Ok(());
         }
         if !self.request.from.is_empty() {
             let message = format!("line {line}: a second FROM names another model, {value}");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dsk_registry::{Name, quantization};
+use dsk_registry::{Name, Shard, quantization};
 
 /// Folders below the one that was named.
 const DEPTH_MAX: usize = 8;
@@ -16,7 +16,7 @@ const PART_CHARACTERS: usize = 80;
 /// A file that makes a model.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Found {
-    /// Where it is.
+    /// Where it is; the first of the files of a model that has several.
     pub(super) path: PathBuf,
     /// The model's name.
     pub(super) name: String,
@@ -41,8 +41,8 @@ pub(super) fn folder(folder: &Path) -> io::Result<(Vec<Found>, LeftOut)> {
         let one = file(&path);
         if stem.contains("mmproj") {
             left_out.push((path, "it is the vision part of another file"));
-        } else if is_shard(&stem) {
-            left_out.push((path, "it is a part of a file; such models are not supported yet"));
+        } else if let Some(why) = part_without_model(&path) {
+            left_out.extend(why.map(|why| (path, why)));
         } else if !names.insert(one.name.clone()) {
             left_out.push((path, "another file has the same name; use --as"));
         } else {
@@ -72,20 +72,26 @@ fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
-/// `-00001-of-00003`
-fn is_shard(stem: &str) -> bool {
-    let mut parts = stem.rsplitn(4, '-');
-    let (last, of, first) = (parts.next(), parts.next(), parts.next());
-    let number = |part: Option<&str>| {
-        part.is_some_and(|part| part.len() == 5 && part.bytes().all(|byte| byte.is_ascii_digit()))
-    };
-    number(last) && of == Some("of") && number(first)
+/// Whether a file is a part of a model that is found by another file, its first one, or, then with the
+/// reason, by none.
+fn part_without_model(path: &Path) -> Option<Option<&'static str>> {
+    let shard = Shard::parse(path.file_name()?.to_str()?)?;
+    let whole = Shard::paths(path).iter().all(|part| part.is_file());
+    match (whole, shard.number) {
+        (false, _) => Some(Some("it is a part of a model, and others are missing")),
+        (true, 1) => None,
+        (true, _) => Some(None),
+    }
 }
 
 /// `hf.co/USER/REPO:QUANT` for a file in a Hugging Face cache, else a name made of the file's:
 /// `SmolLM2-135M-Instruct-Q8_0.gguf` is `smollm2-135m-instruct:q8_0`.
 pub(in crate::verbs) fn name_of(path: &Path) -> String {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = match Shard::parse(&file_name) {
+        Some(shard) => shard.stem.into(),
+        None => path.file_stem().unwrap_or_default().to_string_lossy(),
+    };
     let quant = quantization(&stem);
     if let Some(repository) = hub_repository(path) {
         let tag = quant.unwrap_or("latest");
@@ -134,6 +140,7 @@ mod tests {
             ("/d/my model (1).gguf", "my-model--1-"),
             ("/d/Q4_K_M.gguf", "model"),
             ("/d/.gguf", "gguf"),
+            ("/d/Big-70B-Q8_0-00001-of-00002.gguf", "big-70b:q8_0"),
             (
                 "/c/hub/models--Qwen--Qwen3-4B-GGUF/snapshots/ab12/Qwen3-4B-Q4_K_M.gguf",
                 "hf.co/Qwen/Qwen3-4B-GGUF:Q4_K_M",
@@ -160,7 +167,9 @@ mod tests {
         put("lmstudio/other/A-1B-Q4_0.gguf");
         put("hub/models--u--r/blobs/0a8c");
         put("hub/models--u--r/refs/main");
-        put("big-00001-of-00002.gguf");
+        put("cut-00002-of-00003.gguf");
+        put("Big-Q8_0-00001-of-00002.gguf");
+        put("Big-Q8_0-00002-of-00002.gguf");
         let snapshot = folder.path().join("hub/models--u--r/snapshots/ab");
         std::fs::create_dir_all(&snapshot).unwrap();
         std::os::unix::fs::symlink("../../blobs/0a8c", snapshot.join("r-Q8_0.gguf")).unwrap();
@@ -176,9 +185,10 @@ mod tests {
             text.push_str(&format!("{path}: {why}\n"));
         }
         expect![[r#"
+            big:q8_0 <- Big-Q8_0-00001-of-00002.gguf
             hf.co/u/r:Q8_0 <- hub/models--u--r/snapshots/ab/r-Q8_0.gguf
             a-1b:q4_0 <- lmstudio/other/A-1B-Q4_0.gguf
-            big-00001-of-00002.gguf: it is a part of a file; such models are not supported yet
+            cut-00002-of-00003.gguf: it is a part of a model, and others are missing
             lmstudio/pub/repo/A-1B-Q4_0.gguf: another file has the same name; use --as
             lmstudio/pub/repo/mmproj-A-1B.gguf: it is the vision part of another file
         "#]]

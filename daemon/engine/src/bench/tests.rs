@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::time::Duration;
 
 use super::perplexity::Likelihood;
@@ -35,7 +36,8 @@ fn a_run_reports_every_figure() {
     let path = tiny(&folder);
     let options = BenchOptions { sequences: 2, depth: 5, threads: Some(2), ..short() };
     let mut stages = Vec::new();
-    let report = run(&path, &options, &mut |stage| stages.push(stage)).expect("a report");
+    let report = run(std::slice::from_ref(&path), &options, &mut |stage| stages.push(stage))
+        .expect("a report");
     let prefill = report.prefill.as_ref().expect("prompts were timed");
     let decode = report.decode.as_ref().expect("generation was timed");
     assert!(prefill.prefill_tps_min <= prefill.prefill_tps);
@@ -54,7 +56,7 @@ fn a_run_reports_every_figure() {
 #[test]
 fn the_json_is_flat_and_leaves_out_what_does_not_apply() {
     let folder = folder();
-    let report = run(&tiny(&folder), &BenchOptions { generate: 0, ..short() }, &mut |_| ());
+    let report = run(&[tiny(&folder)], &BenchOptions { generate: 0, ..short() }, &mut |_| ());
     let json = serde_json::to_value(report.expect("a report")).expect("JSON");
     let object = json.as_object().expect("an object");
     assert!(object.values().all(|value| !value.is_object() && !value.is_null()), "{json}");
@@ -68,7 +70,7 @@ fn what_cannot_be_run_is_refused() {
     let folder = folder();
     let path = tiny(&folder);
     let refused = |options: BenchOptions| {
-        let error = run(&path, &options, &mut |_| ()).expect_err("a refusal");
+        let error = run(std::slice::from_ref(&path), &options, &mut |_| ()).expect_err("a refusal");
         (error.kind(), error.to_string())
     };
     let (kind, said) = refused(BenchOptions { prompt_tokens: 0, generate: 0, ..short() });
@@ -96,7 +98,8 @@ fn perplexity_is_that_of_the_second_halves() {
         chunks: Some(3),
         ..text(&folder, 20)
     };
-    let report = perplexity(&path, &short(), &options, &mut |_| ()).expect("a report");
+    let report =
+        perplexity(std::slice::from_ref(&path), &short(), &options, &mut |_| ()).expect("a report");
     let got = report.perplexity.expect("a score");
     let (losses, rows) = naive(&path, 20, 3);
     assert_eq!((got.scored_tokens, got.scored_chunks), (losses.len() as u64, 3));
@@ -140,7 +143,8 @@ fn both_executors_score_alike() {
     let path = tiny(&folder);
     let score = |executor| {
         let options = BenchOptions { executor, ..short() };
-        let report = perplexity(&path, &options, &text(&folder, 32), &mut |_| ());
+        let report =
+            perplexity(std::slice::from_ref(&path), &options, &text(&folder, 32), &mut |_| ());
         report.expect("a report").perplexity.expect("a score").perplexity
     };
     let (ours, theirs) = (score(ExecutorKind::Cpu), score(ExecutorKind::Candle));
@@ -152,7 +156,8 @@ fn texts_that_cannot_be_scored_are_refused() {
     let folder = folder();
     let path = tiny(&folder);
     let refused = |options: &PerplexityOptions| {
-        let error = perplexity(&path, &short(), options, &mut |_| ()).expect_err("a refusal");
+        let error = perplexity(std::slice::from_ref(&path), &short(), options, &mut |_| ())
+            .expect_err("a refusal");
         (error.kind(), error.to_string())
     };
     let gone = PerplexityOptions { text: folder.path().join("none.txt"), ..text(&folder, 16) };
@@ -205,7 +210,7 @@ fn spreads() {
 fn work_is_that_of_the_matrices() {
     let folder = folder();
     let options = BenchOptions { sequences: 2, depth: 6, ..short() };
-    let bench = Bench::load(&tiny(&folder), &options, 16, &mut |_| ()).expect("a model");
+    let bench = Bench::load(&[tiny(&folder)], &options, 16, &mut |_| ()).expect("a model");
     let header = bench.model.header();
     let [embedding, feed_forward, heads, heads_kv, blocks, vocabulary] = [
         header.embedding_length,

@@ -385,7 +385,7 @@ fn load(architecture: &str, options: &LoadOptions) -> (Engine, Vec<f32>) {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(&tiny_model(architecture, 7)).expect("it has room");
     let mut heard = Vec::new();
-    let engine = Engine::load(file.path(), options, &mut |share| heard.push(share));
+    let engine = Engine::load(&[file.path()], options, &mut |share| heard.push(share));
     (engine.expect("it loads"), heard)
 }
 
@@ -403,7 +403,7 @@ fn refusals_come_before_the_weights() {
         let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
         file.write_all(&bytes).expect("it has room");
         let mut heard = Vec::new();
-        let engine = Engine::load(file.path(), &options, &mut |share| heard.push(share));
+        let engine = Engine::load(&[file.path()], &options, &mut |share| heard.push(share));
         let error = engine.map(|_| ()).expect_err("refused").to_string();
         assert!(error.starts_with(expected), "{error}");
         assert_eq!(heard, [0.0], "{expected}");
@@ -436,9 +436,10 @@ fn a_bad_template_or_file_is_refused() {
     let options = LoadOptions { template: Some("{% if %}".to_owned()), ..LoadOptions::default() };
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(&tiny_model("llama", 7)).expect("it has room");
-    let error = Engine::load(file.path(), &options, &mut |_| ()).expect_err("refused");
+    let error = Engine::load(&[file.path()], &options, &mut |_| ()).expect_err("refused");
     assert!(matches!(error, LoadError::Template(_)), "{error}");
     let nothing = file.path().with_extension("absent");
-    let error = Engine::load(&nothing, &LoadOptions::default(), &mut |_| ()).expect_err("absent");
+    let error =
+        Engine::load(&[&nothing], &LoadOptions::default(), &mut |_| ()).expect_err("absent");
     assert!(matches!(error, LoadError::Model(_)), "{error}");
 }

@@ -67,6 +67,9 @@ pub enum GgufError {
         /// The length of the file.
         file_len: u64,
     },
+    /// Files that do not make one model.
+    #[error("the GGUF files are not the parts of one model: {0}")]
+    Parts(String),
     /// No tensor has this name.
     #[error("the GGUF file has no tensor {name:?}")]
     MissingTensor {

@@ -75,13 +75,15 @@ impl fmt::Display for TensorFormat {
 /// One entry of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// The name, unique in the file.
+    /// The name, unique in the model.
     pub name: String,
     /// The extents, fastest varying first.
     pub shape: Shape,
     /// How the elements are stored.
     pub format: TensorFormat,
-    /// Where the bytes start, counted from the start of the data section.
+    /// Which file of the model it is in, from 0.
+    pub part: u32,
+    /// Where the bytes start, counted from the start of the file's data section.
     pub offset: u64,
     /// The product of the extents.
     pub elements: u64,
@@ -106,7 +108,7 @@ impl TensorInfo {
                 Some(whole_rows(format, &shape, elements).map_err(fail)?)
             }
         };
-        Ok(TensorInfo { name, shape, format, offset, elements, bytes })
+        Ok(TensorInfo { name, shape, format, part: 0, offset, elements, bytes })
     }
 
     /// The tensor's bytes as a range of the file whose data starts at `data_offset`.

@@ -95,6 +95,26 @@ impl Writer {
         self
     }
 
+    /// The model as `count` files: the first has the metadata, each some of the tensors.
+    pub fn split(&self, count: usize) -> Vec<Vec<u8>> {
+        let share = self.tensors.len().div_ceil(count.max(1)).max(1);
+        let part = |number: usize| {
+            let start = if number == 0 { self.clone() } else { Writer::new() };
+            let first = (number * share).min(self.tensors.len());
+            let last = (first + share).min(self.tensors.len());
+            let tensors = self.tensors[first..last].to_vec();
+            Writer { tensors, ..start }.part_of(number, count, self.tensors.len()).finish()
+        };
+        (0..count).map(part).collect()
+    }
+
+    /// Adds the keys of part `number`, from 0, of a model with so many tensors.
+    pub fn part_of(self, number: usize, count: usize, tensors: usize) -> Writer {
+        self.raw("split.no", 2, &(number as u16).to_le_bytes())
+            .raw("split.count", 2, &(count as u16).to_le_bytes())
+            .raw("split.tensors.count", 5, &(tensors as i32).to_le_bytes())
+    }
+
     /// The bytes of the file.
     pub fn finish(&self) -> Vec<u8> {
         let mut out = b"GGUF".to_vec();

@@ -92,8 +92,8 @@ fn whole_model(gguf: &Gguf) -> Result<(), ModelError> {
         return Err(ModelError::NotAModel(format!("its type is {kind:?}")));
     }
     match gguf.get_u32("split.count")? {
-        Some(count) if count > 1 => {
-            Err(ModelError::NotAModel(format!("it is one of {count} parts; join them first")))
+        Some(count) if count > 1 && gguf.parts() != count as usize => {
+            Err(ModelError::NotAModel(format!("it is one of {count} parts, and all are needed")))
         }
         _ => Ok(()),
     }

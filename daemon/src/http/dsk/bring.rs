@@ -4,6 +4,7 @@
 //! A request that names a path is taken from this machine only, and whatever is wrong with the file gets
 //! one answer: the API is no way to find out what lies on the disk.
 
+use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use dsk_daemon_api::store::{BringRequest, FilesRequest, FilesResponse, ModelFile
 use dsk_daemon_api::{ApiError, ErrorCode};
 use dsk_daemon_engine::gguf::Gguf;
 use dsk_registry::oci_layout::{self, LayoutError};
-use dsk_registry::{Digest, ImportMode, Name, Pin, Store, StoreError, StoredManifest};
+use dsk_registry::{Digest, ImportMode, Name, Pin, Shard, Store, StoreError, StoredManifest};
 use futures_util::stream;
 use tokio_util::io::ReaderStream;
 
@@ -109,35 +110,49 @@ fn make(
         teller.figure(ProgressLine::status("success"));
         return Ok(());
     }
-    let total = header_of(path)?;
+    // One of several files stands for the model that they are together.
+    let paths = Shard::paths(path);
+    let total = header_of(&paths)?;
+    let (mut files, mut before, mut pins) = (BTreeMap::new(), 0, Vec::new());
     let figures = Figures { teller, total, told: Mutex::default() };
-    let told = |done| figures.tell(done);
-    let digest = match how {
-        How::Link => store.link_file(path, &told),
-        How::Import(mode) => store.import_file(path, mode, &told),
-    };
-    let digest = digest.map_err(|error| of_bringing(path, &error))?;
-    let files = [("model.gguf".to_owned(), digest.to_string())].into();
+    for (number, path) in paths.iter().enumerate() {
+        let told = |done| figures.tell(before + done);
+        let digest = match how {
+            How::Link => store.link_file(path, &told),
+            How::Import(mode) => store.import_file(path, mode, &told),
+        };
+        let digest = digest.map_err(|error| of_bringing(path, &error))?;
+        pins.push(store.pin([digest]));
+        before += store.blob_size(&digest).ok().flatten().unwrap_or(0);
+        files.insert(format!("{number:05}.gguf"), digest.to_string());
+    }
     let request = CreateRequest { files, ..CreateRequest::default() };
     for status in Recipe::parse(name.clone(), request)?.make(store)? {
         teller.figure(ProgressLine::status(&status));
     }
+    drop(pins);
     Ok(())
 }
 
-/// The length of a file whose header is that of a GGUF file.
-fn header_of(path: &FilePath) -> Result<u64, ApiError> {
-    let unusable = |cause: String| {
-        tracing::debug!(path = %path.display(), cause, "a file was not brought in");
-        let message = format!("{} is no GGUF file that the daemon can read", path.display());
-        ApiError::new(ErrorCode::InvalidModel, message)
-    };
-    let metadata = std::fs::metadata(path).map_err(|error| unusable(error.to_string()))?;
-    if !metadata.is_file() {
-        return Err(unusable("not a file".to_owned()));
+/// The length of files whose headers are those of one model.
+fn header_of(paths: &[PathBuf]) -> Result<u64, ApiError> {
+    for path in paths {
+        let unusable = |cause: String| {
+            tracing::debug!(path = %path.display(), cause, "a file was not brought in");
+            let message = format!("{} is no GGUF file that the daemon can read", path.display());
+            ApiError::new(ErrorCode::InvalidModel, message)
+        };
+        let metadata = std::fs::metadata(path).map_err(|error| unusable(error.to_string()))?;
+        if !metadata.is_file() {
+            return Err(unusable("not a file".to_owned()));
+        }
+        Gguf::open(path).map_err(|error| unusable(error.to_string()))?;
     }
-    Gguf::open(path).map_err(|error| unusable(error.to_string()))?;
-    Ok(metadata.len())
+    // That they are GGUF files is known by now; what they say of each other is no secret of the disk's.
+    let joined = Gguf::open_all(paths).and_then(|gguf| gguf.check_complete().map(|()| gguf));
+    let joined =
+        joined.map_err(|error| ApiError::new(ErrorCode::InvalidModel, error.to_string()))?;
+    Ok(joined.file_len())
 }
 
 /// The store's own refusals are told as they are; what the file system says only the log hears.

@@ -42,7 +42,7 @@ fn describe(
     verbose: bool,
 ) -> Result<ShowResponse, ApiError> {
     let spec = &*model.spec;
-    let gguf = Gguf::open(&spec.model_path).map_err(|error| {
+    let gguf = Gguf::open_all(&spec.model_files).map_err(|error| {
         let message = format!("the model file of {} cannot be read: {error}", spec.name);
         ApiError::new(ErrorCode::LoadFailed, message)
     })?;
@@ -68,7 +68,12 @@ fn describe(
 
 /// A Modelfile that makes the model again, from its own weights.
 fn modelfile(spec: &ModelSpec, template: &str) -> String {
-    let mut kinds = vec![InstructionKind::From(spec.model_path.display().to_string())];
+    // A model in several files is named: none of them alone is one.
+    let from = match spec.model_files.as_slice() {
+        [file] => file.display().to_string(),
+        _ => spec.name.to_string(),
+    };
+    let mut kinds = vec![InstructionKind::From(from)];
     if !template.is_empty() {
         kinds.push(InstructionKind::Template(template.to_owned()));
     }

@@ -200,7 +200,7 @@ impl Task {
     }
 
     async fn load(&self, link: Link) -> Result<Runner, SpawnError> {
-        let (label, path) = (self.spec.name.to_string(), self.spec.model_path.clone());
+        let (label, files) = (self.spec.name.to_string(), self.spec.model_files.clone());
         let options = LoadOptions {
             context_length: Some(self.way.context),
             kv: self.way.kv,
@@ -208,7 +208,7 @@ impl Task {
             ..LoadOptions::default()
         };
         let progress = |done| self.child.set_progress(done);
-        Runner::load(link, &label, path, options, progress).await
+        Runner::load(link, &label, files, options, progress).await
     }
 }
 

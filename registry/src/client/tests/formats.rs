@@ -114,12 +114,12 @@ async fn fault_16_archives_are_refused_and_never_unpacked() {
 async fn weights_that_dsk_cannot_run_are_named() {
     let weight = media_type::MODELPACK_WEIGHT;
     let two = [
-        layer(weight, WEIGHTS, "m-00001-of-00002.gguf"),
-        layer(weight, TEXT, "m-00002-of-00002.gguf"),
+        layer(weight, WEIGHTS, "m-00001-of-00003.gguf"),
+        layer(weight, TEXT, "m-00003-of-00003.gguf"),
     ];
     refused(
         manifest("application/x", &two),
-        expect!["m:latest cannot be used: its weights are in 2 parts, which dsk cannot join: m-00001-of-00002.gguf, m-00002-of-00002.gguf"],
+        expect!["m:latest cannot be used: its weights are in 2 files, which are not all parts of one model: m-00001-of-00003.gguf, m-00003-of-00003.gguf"],
     )
     .await;
     refused(

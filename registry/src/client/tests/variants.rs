@@ -19,7 +19,7 @@ fn told(variants: &[SourceVariant]) -> String {
             Reference::Tag(tag) => tag.clone(),
             Reference::Digest(digest) => digest.short(),
         };
-        format!("{}={reference}/{}", variant.quant, variant.weights.size)
+        format!("{}={reference}/{}", variant.quant, variant.weights_bytes())
     };
     variants.iter().map(told).collect::<Vec<_>>().join(" ")
 }

@@ -75,7 +75,8 @@ fn content(
     let tensor_infos = gguf
         .tensors()
         .iter()
-        .map(|info| Ok((info.name.clone(), of_tensor(info, precision)?)))
+        .enumerate()
+        .map(|(index, info)| Ok((info.name.clone(), of_tensor(info, index, precision)?)))
         .collect::<Result<HashMap<_, _>, ExecutorError>>()?;
     Ok(Content {
         magic: VersionedMagic::GgufV3,
@@ -106,7 +107,12 @@ fn metadata(header: &Header, context_length: u32) -> HashMap<String, Value> {
     integers.chain(floats).collect()
 }
 
-fn of_tensor(info: &TensorInfo, precision: Precision) -> Result<CandleTensor, ExecutorError> {
+/// A tensor's offset, as candle is told it, is its place in the table: files of a model have the same ones.
+fn of_tensor(
+    info: &TensorInfo,
+    index: usize,
+    precision: Precision,
+) -> Result<CandleTensor, ExecutorError> {
     let format = match precision {
         Precision::Packed => info.format.known(),
         Precision::Unpacked => Some(Format::F32),
@@ -117,7 +123,7 @@ fn of_tensor(info: &TensorInfo, precision: Precision) -> Result<CandleTensor, Ex
     };
     // candle counts the slowest varying extent first.
     let shape: Vec<usize> = info.shape.iter().rev().map(|&extent| extent as usize).collect();
-    Ok(CandleTensor { ggml_dtype, shape: shape.into(), offset: info.offset })
+    Ok(CandleTensor { ggml_dtype, shape: shape.into(), offset: index as u64 })
 }
 
 fn dtype(format: Format) -> Option<GgmlDType> {
@@ -141,9 +147,10 @@ fn dtype(format: Format) -> Option<GgmlDType> {
 
 /// A tensor that candle never asked for is part of a model that candle would run wrongly.
 fn refuse_unread(gguf: &Gguf, read: &HashSet<u64>) -> Result<(), ExecutorError> {
-    match gguf.tensors().iter().find(|info| !read.contains(&info.offset)) {
+    let mut all = gguf.tensors().iter().enumerate();
+    match all.find(|(index, _)| !read.contains(&(*index as u64))) {
         None => Ok(()),
-        Some(info) => {
+        Some((_, info)) => {
             let text = format!("candle has no use for tensor {:?}", info.name);
             Err(ExecutorError::Unsupported(text))
         }
@@ -158,7 +165,6 @@ fn first_line(error: &candle_core::Error) -> String {
 struct Source<'a> {
     gguf: &'a Gguf,
     precision: Precision,
-    by_offset: HashMap<u64, &'a TensorInfo>,
     /// The tensor that is being read, in the form candle was told of.
     tensor: Cursor<Cow<'a, [u8]>>,
     /// Offsets of the tensors that were read.
@@ -174,7 +180,6 @@ impl<'a> Source<'a> {
         Source {
             gguf,
             precision,
-            by_offset: tensors.iter().map(|info| (info.offset, info)).collect(),
             tensor: Cursor::new(Cow::Borrowed(&[])),
             read: HashSet::new(),
             bytes_read: 0,
@@ -186,7 +191,8 @@ impl<'a> Source<'a> {
     /// Makes the tensor that starts at `offset` the one to read.
     fn open(&mut self, offset: u64) -> io::Result<()> {
         let nothing = || io::Error::new(io::ErrorKind::InvalidInput, "no tensor starts there");
-        let info = *self.by_offset.get(&offset).ok_or_else(nothing)?;
+        let index = usize::try_from(offset).map_err(io::Error::other)?;
+        let info = self.gguf.tensors().get(index).ok_or_else(nothing)?;
         let bytes = self.gguf.tensor_bytes(info).map_err(io::Error::other)?;
         self.read.insert(offset);
         self.bytes_read += bytes.len() as u64;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::executor::candle::{CandleExecutor, Precision};
 use crate::gguf::Gguf;
-use crate::gguf::testkit::{families, tiny_model};
+use crate::gguf::testkit::{families, tiny_model, tiny_writer};
 use crate::model::Model;
 
 /// How far logits may be from candle's, relative to the largest: both compute in f32, the cache is
@@ -64,6 +64,34 @@ fn logits_are_candles() {
             let off = (got - want).abs() / largest;
             assert!(off < CANDLE_TOLERANCE, "{architecture} token {token}: {got} for {want}");
         }
+    }
+}
+
+#[test]
+fn a_model_in_several_files_gives_the_same_logits() {
+    for architecture in ["llama", "qwen2"] {
+        let tokens = tokens(4, 60);
+        let whole = logits_of(&mut load(architecture, 2, 1), &tokens, 60);
+        let files = tiny_writer(architecture, 7).split(3);
+        let parts = files.into_iter().map(|bytes| Gguf::parse(bytes).expect("a good file"));
+        let joined = Model::from_gguf(Gguf::join(parts.collect()).expect("one model"));
+        let joined = joined.expect("a good model");
+        let network = joined.network();
+        let mut ours = CpuExecutor::load(network, &options(2, 1), &mut |_| ()).expect("it loads");
+        assert!(logits_of(&mut ours, &tokens, 60) == whole, "{architecture}");
+        // The offsets of its tensors are those of three files: candle must not take one for another.
+        let precision = Precision::Unpacked;
+        let candle = |model: &Model| {
+            CandleExecutor::load(model.network(), &options(1, 1), precision, &mut |_| ())
+        };
+        let mut candles = [candle(&joined), candle(&model(tiny_model(architecture, 7)))]
+            .map(|candle| candle.expect("it loads"));
+        let mut batch = Batch::default();
+        batch.push(SequenceId(0), 0, &tokens, true);
+        let [parted, plain] = candles.each_mut().map(|candle| {
+            candle.step(&batch).expect("it runs").row(0).expect("asked for").to_vec()
+        });
+        assert!(parted == plain, "{architecture}");
     }
 }
 
