@@ -45,7 +45,7 @@ pub(crate) enum Verb {
     /// Show what this machine can run, and how fast
     Fit(verbs::fit::FitArgs),
     /// Send a model to a registry
-    Push(verbs::pull::TransferArgs),
+    Push(verbs::pull::PushArgs),
     /// List the models that are here
     #[command(visible_alias = "ls")]
     List(verbs::list::ListArgs),
@@ -168,6 +168,8 @@ mod tests {
             "dsk pull m --quant q5_K_M --dry-run --machine m.json --json",
             "dsk pull m --limit-rate 10M",
             "dsk pull m@sha256:00 --lock dsk.lock --update-lock",
+            "dsk pull --pause m --json",
+            "dsk push m --format modelpack --limit-rate 10M --json",
             "dsk fit",
             "dsk fit deepseek-r1 --ctx 8192 --kv q8_0 --quant q4_K_M --machine m.json --json",
             "dsk run m say hello --think --verbose --keepalive 10m",
@@ -219,6 +221,8 @@ mod tests {
             "dsk run m --think=hard",
             "dsk pull m --machine m.json",
             "dsk pull m --limit-rate fast",
+            "dsk pull m --pause --dry-run",
+            "dsk push m --format zip",
             "dsk fit a b",
             "dsk fit m --kv f8",
             "dsk show m --license --template",

@@ -119,6 +119,7 @@ fn store_routes() -> Router<Arc<Http>> {
         .route("/api/dsk/gc", post(dsk::upkeep::gc))
         .route("/api/dsk/df", get(dsk::upkeep::df))
         .route("/api/dsk/partials", partials)
+        .route("/api/dsk/pause", post(dsk::upkeep::pause))
         .route("/api/dsk/verify", post(dsk::verify::verify))
         .route("/api/dsk/link", post(dsk::bring::link))
         .route("/api/dsk/import", post(dsk::bring::import))

@@ -6,39 +6,34 @@
 //! reads what changed since it last looked, so a slow one skips figures and holds up nobody.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use dsk_daemon_api::ollama::CreateRequest;
-use dsk_daemon_api::{ApiError, ErrorCode};
-use dsk_registry::{
-    Client, ClientError, Digest, Fetched, Name, Progress, Reference, Store, TransferOptions,
-    WebFile,
-};
+use dsk_daemon_api::ApiError;
+use dsk_registry::{ClientError, Digest, ManifestFormat, Name, Progress, WebFile};
 use futures_util::{Stream, future::BoxFuture};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::create::Recipe;
-use crate::hardware::Monitor;
-use crate::index::Index;
-use crate::pins::{LockFile, PinError};
-use crate::variants::{Asked, Source, VariantError};
+use crate::pins::PinError;
+use crate::variants::VariantError;
 
 mod board;
 mod counted;
+mod mover;
 #[cfg(test)]
 mod tests;
 
 use board::Board;
 use counted::Counted;
+pub(crate) use mover::RegistryMover;
 
 use crate::metrics::Metrics;
 
@@ -73,6 +68,17 @@ pub struct Pull {
     pub update_lock: bool,
 }
 
+/// How a model is to be pushed.
+#[derive(Debug, Clone, Default)]
+pub struct Push {
+    /// Plain HTTP to other machines is allowed.
+    pub insecure: bool,
+    /// The format to push it in; none for the one that it is stored in.
+    pub format: Option<ManifestFormat>,
+    /// Bytes per second that it may send; who joins a push takes it as it is.
+    pub limit_rate: Option<u64>,
+}
+
 /// Why a transfer failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
@@ -88,6 +94,12 @@ pub enum TransferError {
     /// The lock file, or what it pins.
     #[error(transparent)]
     Pin(#[from] PinError),
+    /// Somebody paused it; what is here stays.
+    #[error("the pull of {name} was paused; dsk pull {name} goes on from here")]
+    Paused {
+        /// The model.
+        name: Name,
+    },
 }
 
 impl From<VariantError> for TransferError {
@@ -141,11 +153,15 @@ pub(crate) struct Key {
     pub(crate) digest: Option<Digest>,
     /// The pin of the name may move.
     pub(crate) update_lock: bool,
+    /// The format to push in.
+    pub(crate) format: Option<ManifestFormat>,
 }
 
 struct Inner {
     mover: Box<dyn Mover>,
     running: Mutex<HashMap<Key, Arc<Running>>>,
+    /// The models whose last pull somebody paused.
+    paused: Mutex<BTreeSet<Name>>,
     next_id: AtomicU64,
     metrics: Arc<Metrics>,
 }
@@ -163,6 +179,8 @@ struct Running {
     /// How many callers attend; changed only under the lock of `Inner::running`.
     seats: AtomicU64,
     cancel: CancellationToken,
+    /// Why it is cancelled: somebody paused it, rather than all callers having left.
+    pausing: AtomicBool,
     finished: CancellationToken,
 }
 
@@ -170,28 +188,67 @@ impl Inner {
     fn running(&self) -> MutexGuard<'_, HashMap<Key, Arc<Running>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn paused(&self) -> MutexGuard<'_, BTreeSet<Name>> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Transfers {
     pub(crate) fn new(mover: impl Mover, metrics: Arc<Metrics>) -> Transfers {
         let mover = Box::new(mover);
         let (running, next_id) = (Mutex::default(), AtomicU64::new(0));
-        Transfers { inner: Arc::new(Inner { mover, running, next_id, metrics }) }
+        let paused = Mutex::default();
+        Transfers { inner: Arc::new(Inner { mover, running, paused, next_id, metrics }) }
     }
 
     /// Pulls a model, or joins the pull that is under way.
     pub fn pull(&self, name: Name, asked: Pull) -> Transfer {
         let Pull { insecure, quant, file, limit_rate, digest, update_lock } = asked;
+        self.inner.paused().remove(&name);
         let direction = Direction::Pull;
-        let key = Key { direction, name, insecure, quant, file, digest, update_lock };
+        let format = None;
+        let key = Key { direction, name, insecure, quant, file, digest, update_lock, format };
         self.join(key, limit_rate)
     }
 
     /// Pushes a model, or joins the push that is under way.
-    pub fn push(&self, name: Name, insecure: bool) -> Transfer {
+    pub fn push(&self, name: Name, asked: Push) -> Transfer {
+        let Push { insecure, format, limit_rate } = asked;
         let (direction, quant, file, digest) = (Direction::Push, None, None, None);
         let update_lock = false;
-        self.join(Key { direction, name, insecure, quant, file, digest, update_lock }, None)
+        let key = Key { direction, name, insecure, quant, file, digest, update_lock, format };
+        self.join(key, limit_rate)
+    }
+
+    /// Ends the pulls of a model for all who attend, and waits until they have let go of their files; what
+    /// is here stays for the next pull. False when there are none.
+    pub async fn pause(&self, name: &Name) -> bool {
+        let pulls: Vec<Arc<Running>> = {
+            let running = self.inner.running();
+            let of_name = |key: &&Key| key.direction == Direction::Pull && key.name == *name;
+            running
+                .iter()
+                .filter(|(key, _)| of_name(key))
+                .map(|(_, pull)| Arc::clone(pull))
+                .collect()
+        };
+        for pull in &pulls {
+            pull.pausing.store(true, Ordering::Relaxed);
+            pull.cancel.cancel();
+        }
+        for pull in &pulls {
+            pull.finished.cancelled().await;
+        }
+        if !pulls.is_empty() {
+            self.inner.paused().insert(name.clone());
+        }
+        !pulls.is_empty()
+    }
+
+    /// Whether the last pull of a model was paused, as far as this daemon knows.
+    pub fn is_paused(&self, name: &Name) -> bool {
+        self.inner.paused().contains(name)
     }
 
     /// The models that are being transferred.
@@ -244,6 +301,7 @@ impl Transfers {
             board: Board::default(),
             seats: AtomicU64::new(0),
             cancel: CancellationToken::new(),
+            pausing: AtomicBool::new(false),
             finished: CancellationToken::new(),
         });
         let (inner, ours, key) = (Arc::clone(&self.inner), Arc::clone(&transfer), key.clone());
@@ -264,10 +322,24 @@ impl Transfers {
                 map.remove(&key);
             }
             drop(map);
-            ours.board.end(result.map_err(Arc::new));
+            ours.board.end(result.map_err(|error| Arc::new(ours.explained(error, &key.name))));
             drop(finished);
         });
         transfer
+    }
+}
+
+impl Running {
+    /// An end that somebody asked for says so.
+    fn explained(&self, error: TransferError, name: &Name) -> TransferError {
+        match error {
+            TransferError::Registry(ClientError::Cancelled)
+                if self.pausing.load(Ordering::Relaxed) =>
+            {
+                TransferError::Paused { name: name.clone() }
+            }
+            error => error,
+        }
     }
 }
 
@@ -348,132 +420,4 @@ impl fmt::Debug for Transfer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transfer").field("id", &self._seat.transfer.id).finish()
     }
-}
-
-/// The registry's client over the daemon's store.
-#[derive(Debug, Clone)]
-pub(crate) struct RegistryMover {
-    pub(crate) client: Client,
-    pub(crate) store: Store,
-    pub(crate) machine: Monitor,
-    /// Knows how fast models ran here.
-    pub(crate) index: Index,
-    /// Pins what is pulled.
-    pub(crate) lock_file: Option<LockFile>,
-}
-
-impl Mover for RegistryMover {
-    fn run(&self, job: Job) -> BoxFuture<'static, Result<(), TransferError>> {
-        let mover = self.clone();
-        Box::pin(async move {
-            match (job.what.direction, job.what.file.clone()) {
-                (Direction::Pull, Some(file)) => mover.fetch(job, &file).await,
-                (Direction::Pull, None) => mover.pull(job).await,
-                (Direction::Push, _) => {
-                    let Job { what: Key { name, insecure, .. }, progress, cancel, .. } = job;
-                    let options = TransferOptions { insecure, ..TransferOptions::default() };
-                    Ok(mover.client.push(&mover.store, &name, &options, progress, &cancel).await?)
-                }
-            }
-        })
-    }
-}
-
-impl RegistryMover {
-    /// Fetches what the lock file pins, what the request names by its digest, or the variant that suits
-    /// the machine where the name leaves it open; says which and why.
-    async fn pull(&self, job: Job) -> Result<(), TransferError> {
-        let Job { what, limit_rate, progress, cancel } = job;
-        let wanted = match (&self.lock_file, what.update_lock) {
-            (Some(lock_file), false) => {
-                lock_file.wanted_async(&what.name, what.digest, what.quant.clone()).await?
-            }
-            _ => what.digest,
-        };
-        let from = match wanted {
-            Some(digest) => {
-                progress(Progress::Note(format!("{} is pulled as {digest}", what.name)));
-                Some(Reference::Digest(digest))
-            }
-            None => self.choose(&what, &progress, &cancel).await?,
-        };
-        let options = TransferOptions { insecure: what.insecure, from, limit_rate };
-        // The end is told once the pin is on the disk as well.
-        let told = |line| {
-            if line != Progress::Success {
-                progress(line);
-            }
-        };
-        let pulled = self.client.pull(&self.store, &what.name, &options, told, &cancel).await;
-        let pulled = pulled.map_err(|error| self.explained(error, &what, wanted))?;
-        if let Some(lock_file) = &self.lock_file {
-            lock_file.note_async(&what.name, pulled.digest, what.update_lock).await?;
-        }
-        progress(Progress::Success);
-        Ok(())
-    }
-
-    async fn choose(
-        &self,
-        what: &Key,
-        progress: &(dyn Fn(Progress) + Send + Sync),
-        cancel: &CancellationToken,
-    ) -> Result<Option<Reference>, TransferError> {
-        let source = Source { client: &self.client, name: &what.name, insecure: what.insecure };
-        let choose = async {
-            let asked = Asked::here(what.quant.clone(), &self.machine, &self.index).await;
-            source.choose(&asked).await
-        };
-        let choice = tokio::select! {
-            biased;
-            () = cancel.cancelled() => return Err(ClientError::Cancelled.into()),
-            choice = choose => choice?,
-        };
-        for line in &choice.lines {
-            progress(Progress::Note(line.clone()));
-        }
-        Ok(choice.from)
-    }
-
-    /// What is not there under the digest that is pinned was there once.
-    fn explained(&self, error: ClientError, what: &Key, wanted: Option<Digest>) -> TransferError {
-        match (&self.lock_file, wanted, error) {
-            (Some(lock_file), Some(digest), ClientError::NotFound { .. })
-                if what.digest.is_none() =>
-            {
-                lock_file.gone(&what.name, digest).into()
-            }
-            (_, _, error) => error.into(),
-        }
-    }
-
-    /// Fetches a file and makes a model of it.
-    async fn fetch(&self, job: Job, file: &WebFile) -> Result<(), TransferError> {
-        let Job { what: Key { name, insecure, .. }, limit_rate, progress, cancel } = job;
-        let options = TransferOptions { insecure, from: None, limit_rate };
-        let told = |step| progress(step);
-        let fetched = self.client.fetch(&self.store, (&name, file), &options, told, &cancel);
-        let fetched = fetched.await?;
-        progress(Progress::WritingManifest);
-        let store = self.store.clone();
-        let made = tokio::task::spawn_blocking(move || make(&store, &name, fetched)).await;
-        let made = made.unwrap_or_else(|error| Err(ApiError::logged(ErrorCode::Internal, error)));
-        made.map_err(TransferError::Unusable)?;
-        progress(Progress::Success);
-        Ok(())
-    }
-}
-
-/// Makes a model of a file that was fetched for it. One that is no model is not kept. Blocking.
-fn make(store: &Store, name: &Name, fetched: Fetched) -> Result<(), ApiError> {
-    let files = [("model.gguf".to_owned(), fetched.blob.digest.to_string())].into();
-    let request = CreateRequest { files, ..CreateRequest::default() };
-    let made = Recipe::parse(name.clone(), request)?.make(store);
-    drop(fetched.pin);
-    if matches!(&made, Err(error) if error.code == ErrorCode::InvalidModel)
-        && let Err(error) = store.remove_unfinished(name)
-    {
-        tracing::warn!(%name, %error, "a file that is no model stays until the next collection");
-    }
-    made.map(drop)
 }

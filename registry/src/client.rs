@@ -32,7 +32,10 @@ pub use header::Header;
 pub use registries::{Proxy, RegistryConfig};
 pub use variants::{Hints, SourceVariant};
 
-use crate::{DEFAULT_HOST, Descriptor, Digest, Name, Store, StoredManifest, trust::TrustConfig};
+use crate::{
+    DEFAULT_HOST, Descriptor, Digest, ManifestFormat, Name, Store, StoredManifest,
+    trust::TrustConfig,
+};
 use auth::Grants;
 use registries::{Registries, Route};
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
@@ -66,8 +69,10 @@ pub struct TransferOptions {
     pub insecure: bool,
     /// What to pull instead of the name's own tag; the model still gets the name.
     pub from: Option<Reference>,
-    /// Bytes per second that a pull may fetch, below the client's own limit; none for no other limit.
+    /// Bytes per second that it may move, below the client's own limit; none for no other limit.
     pub limit_rate: Option<u64>,
+    /// The format to push a model in; none for the one that it is stored in.
+    pub format: Option<ManifestFormat>,
 }
 
 /// A manifest of a repository, as its registry files it.
@@ -103,14 +108,14 @@ pub struct Limits {
     pub backoff_max: Duration,
     /// The longest pause that a registry can ask for.
     pub retry_after_max: Duration,
-    /// Requests for bytes of blobs that a pull has running at once.
+    /// Requests for bytes of blobs, or with them, that a transfer has running at once.
     pub connections: usize,
     /// The most bytes that one of them asks for. What has arrived and is not durable never exceeds this
     /// for each connection, so neither does what a crash makes us fetch again.
     pub range_bytes: u64,
     /// The memory that a pull's bytes may take on their way to the disk and through the hash, in bytes.
     pub memory_bytes: u64,
-    /// Bytes per second that all pulls of a client together may fetch; none for no limit.
+    /// Bytes per second that all transfers of a client together may move; none for no limit.
     pub rate: Option<u64>,
 }
 

@@ -22,6 +22,7 @@ pub mod oci_layout;
 mod pieces;
 mod pump;
 mod quantization;
+mod repack;
 pub mod server;
 mod shard;
 mod store;
@@ -34,7 +35,8 @@ pub use client::{
 pub use digest::{Digest, DigestError, Hasher};
 pub use failpoints::{FAILPOINTS, arm_failpoints};
 pub use manifest::{
-    Descriptor, Layer, Manifest, ManifestError, ModelConfig, QUANTIZATION, media_type,
+    Descriptor, Layer, Manifest, ManifestError, ManifestFormat, ModelConfig, QUANTIZATION,
+    media_type,
 };
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, Name, NameError};
 pub use quantization::quantization;

@@ -14,7 +14,8 @@ mod pack;
 
 pub use index::QUANTIZATION;
 pub(crate) use index::{Entry, Index};
-pub(crate) use pack::ModelPack;
+pub use pack::ManifestFormat;
+pub(crate) use pack::{Facts, Packed};
 
 /// A manifest: a configuration blob and the layers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -253,6 +254,12 @@ impl Layer {
         annotation(media_type::FILE_PATH).or_else(|| annotation(media_type::TITLE))
     }
 
+    /// What it is of a model, in a word or two: `params`, `README.md`.
+    fn part(&self) -> String {
+        let part = self.kind().strip_prefix(media_type::OLLAMA_PREFIX);
+        part.map_or_else(|| self.label(), crate::digest::excerpt)
+    }
+
     /// What to call it in an error.
     fn label(&self) -> String {
         crate::digest::excerpt(self.file().unwrap_or(&self.media_type))
@@ -337,14 +344,17 @@ impl ModelConfig {
 
     /// Docker's format and ModelPack keep the same facts in an object `config`, under other names.
     fn completed(mut self) -> ModelConfig {
-        let text = |keys: &[&str]| {
-            let inner = self.other.get("config").and_then(serde_json::Value::as_object);
+        let within = |object: &str, keys: &[&str]| {
+            let inner = self.other.get(object).and_then(serde_json::Value::as_object);
             let found = keys.iter().find_map(|key| inner?.get(*key)?.as_str());
             found.map(|text| text.chars().take(Self::TEXT_CHARS_MAX).collect::<String>())
         };
+        let text = |keys: &[&str]| within("config", keys);
+        // A ModelPack's architecture is a word for all models of a kind.
+        let family = within("descriptor", &["family"]).or_else(|| text(&["architecture"]));
         let fields = [
             (text(&["format"]), &mut self.model_format),
-            (text(&["architecture"]), &mut self.model_family),
+            (family, &mut self.model_family),
             (text(&["parameters", "paramSize"]), &mut self.model_type),
             (text(&["quantization"]), &mut self.file_type),
         ];

@@ -11,8 +11,11 @@
 //! are hashed before the store has it.
 
 use crate::{
-    Descriptor, Digest, Manifest, ManifestError, ModelConfig, Name, Store, StoreError,
-    StoredManifest, manifest::Index, media_type,
+    Descriptor, Digest, Manifest, ManifestError, ManifestFormat, Name, Store, StoreError,
+    StoredManifest,
+    manifest::Index,
+    media_type,
+    repack::{RepackError, repack},
 };
 use serde_json::json;
 use std::{
@@ -125,7 +128,13 @@ pub fn export(
     let (manifest, own_config) = match format {
         Format::OciLayout => (stored.bytes.clone(), true),
         Format::ModelPack => {
-            let packed = modelpack(store, &stored)?;
+            let packed = repack(store, &stored, ManifestFormat::ModelPack);
+            let packed = packed.map_err(|error| match error {
+                RepackError::Manifest(error) => {
+                    LayoutError::Manifest { what: stored.name.to_string(), error }
+                }
+                RepackError::Store(error) => error.into(),
+            })?;
             layout.write(&Digest::of(&packed.config), &mut packed.config.as_slice())?;
             (packed.manifest, false)
         }
@@ -140,20 +149,6 @@ pub fn export(
     layout.write(&digest, &mut manifest.as_slice())?;
     layout.list(&manifest, digest, name.tag())?;
     Ok(digest)
-}
-
-/// The stored model as a ModelPack; one that is packed so already stays as it is.
-pub(crate) fn modelpack(
-    store: &Store,
-    stored: &StoredManifest,
-) -> Result<crate::manifest::ModelPack, LayoutError> {
-    let unusable = |error| LayoutError::Manifest { what: stored.name.to_string(), error };
-    let config = store.read_blob(&stored.manifest.config.digest, ModelConfig::BYTES_MAX as u64)?;
-    if stored.manifest.config.media_type == media_type::MODELPACK_CONFIG {
-        return Ok(crate::manifest::ModelPack { config, manifest: stored.bytes.clone() });
-    }
-    let facts = ModelConfig::from_json(&config).map_err(unusable)?;
-    stored.manifest.to_modelpack(stored.name.model(), &facts).map_err(unusable)
 }
 
 /// A folder in this form.

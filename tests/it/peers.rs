@@ -323,6 +323,36 @@ fn a_model_goes_through_docker_registry_byte_for_byte() {
 }
 
 #[test]
+fn a_model_goes_through_docker_registry_and_skopeo_as_a_modelpack() {
+    let (theirs, ours, folder) = (Server::docker_registry(), Registry::start(), home());
+    let (name, gguf) = (theirs.name("tiny:v1"), tiny(27));
+    daemon_with(&name, &gguf).run(&["push", "--format", "modelpack", &name]);
+    let daemon = Daemon::start();
+    daemon.run(&["pull", &name]);
+    assert_has(&daemon, &gguf);
+    assert!(daemon.run(&["show", &name]).contains("llama"));
+    // It is what the specification says, and an independent client carries it to us and back.
+    let manifest = daemon.home.path().join("dsk/models/manifests");
+    let manifest = manifest.join(format!("{}/library/tiny/v1", theirs.address));
+    let manifest: Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+    assert_eq!(manifest["artifactType"], "application/vnd.cncf.model.manifest.v1+json");
+    assert_eq!(
+        manifest["layers"][0]["mediaType"], "application/vnd.cncf.model.weight.v1.raw",
+        "{manifest}"
+    );
+    let ours = ours.name("tiny:v1");
+    let back = theirs.name("back:v1");
+    skopeo_copy(&[], &format!("docker://{name}"), &format!("docker://{ours}"));
+    skopeo_copy(&[], &format!("docker://{ours}"), &format!("docker://{back}"));
+    let layouts = [(&name, "in"), (&back, "out")].map(|(from, to)| {
+        let layout = Layout::new(&folder.path().join(to));
+        skopeo_copy(&[], &format!("docker://{from}"), &layout.place());
+        layout.contents()
+    });
+    assert_eq!(layouts[0], layouts[1]);
+}
+
+#[test]
 fn fault_11_blobs_are_fetched_from_the_host_that_docker_registry_redirects_to() {
     let s3 = Server::s3();
     let theirs = Server::docker_registry_on_s3(&s3);

@@ -221,6 +221,34 @@ fn a_pull_that_did_not_end_is_listed_and_given_up() {
 }
 
 #[test]
+fn a_pull_is_paused_from_elsewhere_and_goes_on() {
+    let registry = Registry::start();
+    let (_folder, gguf) = file("tiny.gguf", 10);
+    registry.fill("tiny:latest", &gguf);
+    let name = registry.name("tiny:latest");
+    let daemon = Daemon::start();
+    assert_eq!(exit(&daemon, &["pull", "--pause", &name]).0, Some(5));
+    let mut pull = daemon.dsk();
+    pull.args(["pull", &name, "--limit-rate", "1K"]).stderr(std::process::Stdio::piped());
+    let pull = pull.spawn().unwrap();
+    let began = std::time::Instant::now();
+    while !daemon.run(&["list", "--partial"]).contains("under way") {
+        assert!(began.elapsed().as_secs() < 30, "{}", daemon.log());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert!(daemon.run(&["pull", "--pause", &name]).contains("goes on from there"));
+    let ended = pull.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(130), "{told}");
+    assert!(told.contains(&format!("paused; dsk pull {name} goes on from here")), "{told}");
+    let listed = daemon.run(&["list", "--partial"]);
+    assert!(listed.contains(&name) && listed.contains("paused"), "{listed}");
+    daemon.run(&["pull", &name]);
+    assert!(!daemon.run(&["list", "--partial"]).contains(&name));
+    assert!(daemon.run(&["list"]).contains("tiny"));
+}
+
+#[test]
 fn another_programs_store_is_used_in_place_and_not_written() {
     let first = Daemon::start();
     let (_folder, path) = file("a.gguf", 8);

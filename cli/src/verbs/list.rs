@@ -82,6 +82,7 @@ fn render_partial(pulls: &[PartialPull], now: Timestamp) -> String {
             true => "under way".to_owned(),
             false => touched.map_or_else(|_| "-".to_owned(), |then| units::ago(then, now)),
         };
+        let state = if pull.paused { format!("{state}, paused") } else { state };
         vec![pull.name.clone(), units::bytes(pull.bytes), format!("{percent}%"), state]
     };
     table::render(
@@ -108,11 +109,12 @@ mod tests {
             bytes_here,
             touched_at: "2026-05-01T10:00:00Z".to_owned(),
             running,
+            paused: !running,
         };
         let pulls = [pull("a:latest", 2_341_543_666, false), pull("b:7b", 0, true)];
         expect![[r#"
             NAME        SIZE      HERE    LAST BYTE
-            a:latest    4.7 GB    50%     2 hours ago
+            a:latest    4.7 GB    50%     2 hours ago, paused
             b:7b        4.7 GB    0%      under way
         "#]]
         .assert_eq(&render_partial(&pulls, "2026-05-01T12:00:00Z".parse().unwrap()));

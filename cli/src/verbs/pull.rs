@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use dsk_daemon_api::client::Lines;
 use dsk_daemon_api::fit::PullChoice;
-use dsk_daemon_api::ollama::{ProgressLine, PullRequest, SHA256_HELP};
+use dsk_daemon_api::ollama::{ProgressLine, PullRequest, PushRequest, SHA256_HELP};
 use dsk_daemon_api::{Client, ClientError};
 use serde_json::json;
 use url::Url;
@@ -43,12 +43,27 @@ pub(crate) struct PullArgs {
     /// Pull what the registry has now, and move the name's pin to it: in FILE, and in the daemon's lock_file
     #[arg(long, conflicts_with = "sha256")]
     update_lock: bool,
+    /// End the pull of this model that is under way, wherever it was begun; the next one goes on from there
+    #[arg(long, conflicts_with_all = ["quant", "limit_rate", "dry_run", "insecure"])]
+    pause: bool,
     /// Only say which variant would be pulled, and why
     #[arg(long)]
     dry_run: bool,
     /// Choose for the machine that this file describes, as `dsk fit --machine` reads it
     #[arg(long, value_name = "FILE", requires = "dry_run")]
     machine: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    #[command(flatten)]
+    transfer: TransferArgs,
+    /// The manifest's format; without it the model goes as it is stored
+    #[arg(long, value_name = "FORMAT", value_parser = ["modelpack", "docker", "ollama"])]
+    format: Option<String>,
+    /// Bytes per second to send at most: 10M, 500K
+    #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
+    limit_rate: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -92,6 +107,7 @@ pub(crate) async fn pull(
     request.update_lock = args.update_lock;
     let locked = args.lock.as_deref().map(|file| Locked::open(file, &mut request)).transpose()?;
     let args = match args {
+        PullArgs { pause: true, transfer, .. } => return pause(&client, transfer, terminal).await,
         PullArgs { dry_run: true, machine, .. } => {
             request.machine = machine.as_deref().map(machine_in).transpose()?;
             return dry_run(&client, &request, args.transfer.json, terminal).await;
@@ -132,14 +148,33 @@ fn address_of_file(args: &PullArgs) -> anyhow::Result<Option<Url>> {
 
 pub(crate) async fn push(
     shared: &Shared,
-    args: &TransferArgs,
+    args: &PushArgs,
     terminal: &mut Terminal,
 ) -> anyhow::Result<Exit> {
     let client = Connection::open(shared)?.client;
+    let PushArgs { transfer: args, format, limit_rate } = args;
     let resume = format!("the same command sends what is missing: dsk push {}", args.model);
-    let request = args.request();
+    let (format, limit_rate) = (format.clone(), *limit_rate);
+    let request = PushRequest { format, limit_rate, ..args.request() };
     let lines = client.push(&request);
     follow(lines, Interrupted::new("push", resume), args.json, terminal).await
+}
+
+/// Ends a pull that somebody else attends.
+async fn pause(
+    client: &Client,
+    args: &TransferArgs,
+    terminal: &mut Terminal,
+) -> anyhow::Result<Exit> {
+    let paused = client.pause(&args.model).await?;
+    match args.json {
+        true => terminal.json(&json!({"paused": paused.model}))?,
+        false => terminal.line(&format!(
+            "paused '{model}'; dsk pull {model} goes on from there",
+            model = paused.model
+        ))?,
+    }
+    Ok(Exit::Success)
 }
 
 /// Says what a pull would fetch.

@@ -33,7 +33,7 @@ use crate::status::{
 
 use crate::store::{
     BringRequest, DfResponse, FilesRequest, FilesResponse, GcRequest, GcResponse, PartialsResponse,
-    RemovePartialRequest, RemovedResponse, VerifyLine, VerifyRequest,
+    PauseRequest, PauseResponse, RemovePartialRequest, RemovedResponse, VerifyLine, VerifyRequest,
 };
 
 /// How long a connection may take to be made.
@@ -290,6 +290,12 @@ impl Client {
     /// The pulls that have not ended.
     pub async fn partials(&self) -> Result<PartialsResponse, ClientError> {
         self.short(self.request(Method::GET, "/api/dsk/partials")).await
+    }
+
+    /// Ends a pull for all who attend it; the next one goes on from there.
+    pub async fn pause(&self, model: &str) -> Result<PauseResponse, ClientError> {
+        let body = PauseRequest { model: model.to_owned() };
+        self.short(self.request(Method::POST, "/api/dsk/pause").json(&body)).await
     }
 
     /// Gives a pull up that has not ended.

@@ -102,6 +102,24 @@ pub struct PartialPull {
     pub touched_at: String,
     /// Whether it is under way.
     pub running: bool,
+    /// Whether somebody paused it, as far as this daemon knows.
+    pub paused: bool,
+}
+
+/// The body of `POST /api/dsk/pause`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PauseRequest {
+    /// The model's name.
+    pub model: String,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PauseResponse {
+    /// The model's shortest name.
+    pub model: String,
 }
 
 /// The body of `DELETE /api/dsk/partials`.

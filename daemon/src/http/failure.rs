@@ -82,6 +82,7 @@ pub(crate) fn of_transfer(error: &TransferError) -> ApiError {
         TransferError::Variant(error) => of_variant(error),
         TransferError::Unusable(error) => error.clone(),
         TransferError::Pin(error) => of_pin(error),
+        TransferError::Paused { .. } => ApiError::new(ErrorCode::Cancelled, error.to_string()),
     }
 }
 

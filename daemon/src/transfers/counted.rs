@@ -38,7 +38,9 @@ impl Counted {
     pub(super) fn end(&self, result: &Result<(), TransferError>) {
         let outcome = match result {
             Ok(()) => "ok",
-            Err(TransferError::Registry(ClientError::Cancelled)) => "cancelled",
+            Err(TransferError::Registry(ClientError::Cancelled) | TransferError::Paused { .. }) => {
+                "cancelled"
+            }
             Err(_) => "failed",
         };
         self.metrics.pull_ended(&self.name, outcome, self.fetched.load(Ordering::Relaxed));

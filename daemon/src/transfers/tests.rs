@@ -110,6 +110,27 @@ async fn it_outlives_the_caller_that_began_it_and_not_the_last() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pause_ends_it_for_everyone_and_the_next_pull_goes_on() {
+    let (transfers, slow) = world();
+    assert!(!transfers.pause(&name("m")).await);
+    let both = [0, 1].map(|_| tokio::spawn(all(transfers.pull(name("m"), Pull::default()))));
+    let other = tokio::spawn(all(transfers.pull(name("other"), Pull::default())));
+    sleep(Duration::from_millis(2500)).await;
+    assert!(transfers.pause(&name("m")).await && transfers.is_paused(&name("m")));
+    // It has let go of its files by now.
+    assert_eq!(slow.log.lock().unwrap().last().unwrap(), "m fails");
+    for one in both {
+        let heard = one.await.unwrap();
+        let end = "the pull of m:latest was paused; dsk pull m:latest goes on from here";
+        assert_eq!(heard, format!("manifest 0 1 2 {end}"));
+    }
+    let again = transfers.pull(name("m"), Pull::default());
+    assert!(!transfers.is_paused(&name("m")));
+    assert_eq!(all(again).await, "manifest 2 3 4 5 6 7 8 9 writing success");
+    assert!(other.await.unwrap().ends_with("success"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_error_reaches_everyone() {
     let (transfers, _) = world();
     let both = [0, 1].map(|_| tokio::spawn(all(transfers.pull(name("absent"), Pull::default()))));
@@ -137,7 +158,7 @@ async fn a_caller_that_does_not_read_holds_up_nobody() {
 async fn a_push_and_a_pull_of_one_model_are_two_transfers() {
     let (transfers, _) = world();
     let (pull, push) =
-        (transfers.pull(name("m"), Pull::default()), transfers.push(name("m"), false));
+        (transfers.pull(name("m"), Pull::default()), transfers.push(name("m"), Push::default()));
     let running = transfers.running();
     assert_eq!(running, [(Direction::Pull, name("m")), (Direction::Push, name("m"))]);
     drop((pull, push));
@@ -152,6 +173,7 @@ async fn figures_come_at_most_every_interval() {
         board: Board::default(),
         seats: AtomicU64::new(1),
         cancel: CancellationToken::new(),
+        pausing: AtomicBool::new(false),
         finished: CancellationToken::new(),
     });
     let (sender, mut lines) = mpsc::channel(UNREAD_MAX);

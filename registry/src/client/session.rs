@@ -11,7 +11,7 @@ use crate::{Digest, Name, digest::excerpt, trust::Trust};
 use bytes::Bytes;
 use reqwest::{
     Body, Method, RequestBuilder, Response, StatusCode,
-    header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION},
+    header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION},
 };
 use std::{
     collections::BTreeMap,
@@ -38,6 +38,8 @@ pub(super) struct Call<'a> {
     pub(super) body: Option<&'a (dyn Fn() -> Body + Send + Sync)>,
     /// None when the caller watches the time itself, as an upload does.
     pub(super) timeout: Option<Duration>,
+    /// A redirect is followed; otherwise it comes back as the answer.
+    pub(super) follows: bool,
 }
 
 /// What a session is for; a registry asks who we are by it.
@@ -195,12 +197,6 @@ impl<'a> Session<'a> {
         endpoint::host_of(&self.origin().base)
     }
 
-    /// Whether the registry may send us on to `to`.
-    pub(super) fn check_redirect(&self, from: &Url, to: &Url) -> Result<(), ClientError> {
-        let origin = self.origin();
-        endpoint::check_redirect(from, to, origin.insecure, &origin.route.guard)
-    }
-
     /// The URL of a resource of the repository, such as `manifests/latest`.
     pub(super) fn url(&self, resource: &str) -> Url {
         let mut url = self.origin().base.clone();
@@ -223,7 +219,7 @@ impl<'a> Session<'a> {
 
     pub(super) fn call(&self, method: Method, url: Url) -> Call<'static> {
         let timeout = Some(self.limits().stall);
-        Call { method, url, headers: HeaderMap::new(), body: None, timeout }
+        Call { method, url, headers: HeaderMap::new(), body: None, timeout, follows: true }
     }
 
     /// Sends a request and follows redirects; any status that is none comes back. What a mirror does not
@@ -260,7 +256,11 @@ impl<'a> Session<'a> {
                 StatusCode::UNAUTHORIZED if origin.is_own(&url) => {
                     sign_in::answer(self, origin, &response, shown, &mut tries).await?;
                 }
-                status if status.is_redirection() && status != StatusCode::NOT_MODIFIED => {
+                status
+                    if call.follows
+                        && status.is_redirection()
+                        && status != StatusCode::NOT_MODIFIED =>
+                {
                     redirects += 1;
                     url = self.redirected(origin, call, &url, &response, redirects)?;
                 }
@@ -320,12 +320,35 @@ impl<'a> Session<'a> {
         if redirects > REDIRECTS_MAX {
             return Err(self.protocol(format!("more than {REDIRECTS_MAX} redirects")).into());
         }
-        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-        let to = location.and_then(|location| from.join(location).ok());
-        let to =
-            to.ok_or_else(|| self.protocol(format!("{status} without a Location to go to")))?;
+        let to = self.location_from(origin, from, response, &[LOCATION])?;
+        to.ok_or_else(|| self.protocol(format!("{status} without a Location to go to")).into())
+    }
+
+    /// Where an answer to a request to `from` sends us by the first of these headers that it has; an
+    /// error when we may not go there.
+    pub(super) fn location(
+        &self,
+        from: &Url,
+        response: &Response,
+        headers: &[HeaderName],
+    ) -> Result<Option<Url>, ClientError> {
+        self.location_from(self.origin(), from, response, headers)
+    }
+
+    fn location_from(
+        &self,
+        origin: &Origin<'_>,
+        from: &Url,
+        response: &Response,
+        headers: &[HeaderName],
+    ) -> Result<Option<Url>, ClientError> {
+        let Some(value) = headers.iter().find_map(|name| response.headers().get(name)) else {
+            return Ok(None);
+        };
+        let to = value.to_str().ok().and_then(|location| from.join(location).ok());
+        let to = to.ok_or_else(|| self.protocol("it sends us to what is no address".to_owned()))?;
         endpoint::check_redirect(from, &to, origin.insecure, &origin.route.guard)?;
-        Ok(to)
+        Ok(Some(to))
     }
 
     /// Reads a small body whole; None when it is larger than `max` bytes.

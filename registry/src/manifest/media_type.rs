@@ -56,6 +56,10 @@ pub const TITLE: &str = "org.opencontainers.image.title";
 const MODELPACK_PREFIX: &str = "application/vnd.cncf.model.";
 /// What the types of Docker's models begin with.
 const DOCKER_PREFIX: &str = "application/vnd.docker.ai.";
+/// What the types of Docker's configurations begin with; a version follows.
+pub(super) const DOCKER_CONFIG_PREFIX: &str = "application/vnd.docker.ai.model.config";
+/// What Ollama's types of layers begin with.
+pub(super) const OLLAMA_PREFIX: &str = "application/vnd.ollama.image.";
 
 /// The files of a ModelPack that mean something to dsk, by their names: those that Hugging Face's
 /// repositories use for the same.
@@ -91,6 +95,20 @@ pub(super) fn kind<'a>(media_type: &'a str, file: Option<&str>) -> &'a str {
         Some("weight.config.v1.raw" | "doc.v1.raw") => of_file(file).unwrap_or(media_type),
         _ => media_type,
     }
+}
+
+/// Docker's type for a layer of a kind; None for what its models have no place for. Templates must be in
+/// Jinja.
+pub(super) fn docker(kind: &str) -> Option<String> {
+    let part = match kind {
+        MODEL => "gguf.v3",
+        PROJECTOR => "mmproj",
+        ADAPTER => "gguf.v3.lora",
+        LICENSE => "license",
+        TEMPLATE => "chat.template.jinja",
+        _ => return None,
+    };
+    Some(format!("{DOCKER_PREFIX}{part}"))
 }
 
 /// A file without a name is taken for what dsk can run; the reader of its header will tell.

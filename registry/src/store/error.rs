@@ -101,7 +101,7 @@ pub enum StoreError {
 
 impl StoreError {
     /// Sorts a failure of the file system at `path`.
-    pub(super) fn io(path: &Path, source: io::Error) -> StoreError {
+    pub(crate) fn io(path: &Path, source: io::Error) -> StoreError {
         let path = path.to_owned();
         match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::NoSpace { path },

@@ -40,12 +40,15 @@ pub struct PullRequest {
     /// dsk's own, with `url`: what the file must hash to, 64 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// dsk's own: bytes per second that this pull may fetch; the one that began a pull decides.
+    /// dsk's own: bytes per second that this transfer may take; the one that began it decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_rate: Option<u64>,
     /// dsk's own: the pin of the name in the daemon's lock file moves to what is pulled.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "is_false")]
     pub update_lock: bool,
+    /// dsk's own, of a push: the format to push in, `modelpack`, `docker` or `ollama`; as stored without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
     /// dsk's own: only say what would be pulled, as one [`crate::fit::PullChoice`].
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "is_false")]
     pub dry_run: bool,

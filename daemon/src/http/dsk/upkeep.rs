@@ -1,4 +1,4 @@
-//! `POST /api/dsk/gc`, `GET /api/dsk/df`, `/api/dsk/partials`: what lies in the store, and cleaning it.
+//! `POST /api/dsk/gc`, `GET /api/dsk/df`, `/api/dsk/partials`, `POST /api/dsk/pause`: what lies in the store, and cleaning it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use dsk_daemon_api::store::{
     DfModel, DfResponse, GcItem, GcRequest, GcResponse, PartialPull, PartialsResponse,
-    RemovePartialRequest, RemovedResponse,
+    PauseRequest, PauseResponse, RemovePartialRequest, RemovedResponse,
 };
 use dsk_daemon_api::{ApiError, ErrorCode};
 use dsk_registry::{Collected, GarbageKind, GcOptions, Store, StoreError, Unfinished, Usage};
@@ -77,7 +77,23 @@ fn used(store: &Store, usage: Usage) -> DfResponse {
 /// `GET /api/dsk/partials`
 pub(crate) async fn partials(State(http): State<Arc<Http>>) -> Native {
     let pulls = store::blocking(&http.service.store, Store::unfinished).await?;
-    Ok(reply::json(&PartialsResponse { pulls: pulls.into_iter().map(pull).collect() }))
+    let transfers = &http.service.transfers;
+    let told = |unfinished: Unfinished| {
+        let paused = !unfinished.running && transfers.is_paused(&unfinished.name);
+        PartialPull { paused, ..pull(unfinished) }
+    };
+    Ok(reply::json(&PartialsResponse { pulls: pulls.into_iter().map(told).collect() }))
+}
+
+/// `POST /api/dsk/pause`: answers when the pull has let go of its files.
+pub(crate) async fn pause(State(http): State<Arc<Http>>, request: Request) -> Native {
+    let body: PauseRequest = body::json(request, body::SMALL_BYTES_MAX).await?;
+    let name = parse_name(&body.model)?;
+    if !http.service.transfers.pause(&name).await {
+        let message = format!("no pull of '{}' is under way", body.model);
+        return Err(ApiError::new(ErrorCode::ModelNotFound, message).into());
+    }
+    Ok(reply::json(&PauseResponse { model: name.to_string() }))
 }
 
 fn pull(pull: Unfinished) -> PartialPull {
@@ -87,13 +103,15 @@ fn pull(pull: Unfinished) -> PartialPull {
         bytes_here: pull.bytes_here,
         touched_at: time(pull.touched),
         running: pull.running,
+        paused: false,
     }
 }
 
-/// `DELETE /api/dsk/partials`
+/// `DELETE /api/dsk/partials`: one that is under way is ended first.
 pub(crate) async fn remove_partial(State(http): State<Arc<Http>>, request: Request) -> Native {
     let body: RemovePartialRequest = body::json(request, body::SMALL_BYTES_MAX).await?;
     let name = parse_name(&body.model)?;
+    http.service.transfers.pause(&name).await;
     let removed =
         store::blocking(&http.service.store, move |store| match store.remove_unfinished(&name) {
             Err(StoreError::NotFound { .. }) => Ok(None),

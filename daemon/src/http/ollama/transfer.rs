@@ -12,7 +12,7 @@ use axum::response::Response;
 use dsk_daemon_api::fit::PullChoice;
 use dsk_daemon_api::ollama::{ProgressLine, PullRequest, PushRequest, SHA256_HELP};
 use dsk_daemon_api::{ApiError, ErrorCode};
-use dsk_registry::{Digest, DigestError, Name, Progress, Reference, WebFile};
+use dsk_registry::{Digest, DigestError, ManifestFormat, Name, Progress, Reference, WebFile};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use url::Url;
 
@@ -21,7 +21,7 @@ use crate::fit::Ask;
 use crate::http::dsk::fit::machine_of;
 use crate::http::reply::{self, Native};
 use crate::http::{Http, body, failure, parse_name, store};
-use crate::transfers::Pull;
+use crate::transfers::{Pull, Push};
 use crate::variants::{Asked, Choice, Planned, Source};
 
 /// How long the first line waits for the registry's first answer.
@@ -37,6 +37,10 @@ pub(crate) async fn pull(State(http): State<Arc<Http>>, request: Request) -> Nat
     let file = file_of(&body)?;
     if body.dry_run {
         return Ok(reply::json(&choice(&http, &name, digest, body).await?));
+    }
+    if body.format.is_some() {
+        let message = "`format` is for a push: a pull takes a model as it is";
+        return Err(ApiError::new(ErrorCode::InvalidRequest, message).into());
     }
     if body.machine.is_some() {
         let message = "`machine` goes with `dry_run`: a pull is for the daemon's own machine";
@@ -67,7 +71,9 @@ pub(crate) async fn push(State(http): State<Arc<Http>>, request: Request) -> Nat
     let name = parse_name(body.target())?;
     let found = store::find(&http.service.store, name).await?;
     let found = found.ok_or_else(|| failure::not_found(body.target()))?;
-    let progress = http.service.transfers.push(found.name, body.insecure);
+    let format = body.format.as_deref().map(format_named).transpose()?;
+    let asked = Push { insecure: body.insecure, format, limit_rate: body.limit_rate };
+    let progress = http.service.transfers.push(found.name, asked);
     let progress = progress.map(|step| step.map_err(|error| failure::of_transfer(&error)));
     let lines = lines(progress.boxed(), Direction::Push);
     Ok(answer(lines, body.stream.unwrap_or(true)).await?)
@@ -92,6 +98,14 @@ fn file_of(body: &PullRequest) -> Result<Option<WebFile>, ApiError> {
     let hex = sha256.trim().trim_start_matches("sha256:").to_ascii_lowercase();
     let digest = format!("sha256:{hex}").parse().map_err(|error| failure::of_digest(&error))?;
     Ok(Some(WebFile { url, digest }))
+}
+
+fn format_named(name: &str) -> Result<ManifestFormat, ApiError> {
+    ManifestFormat::named(name).ok_or_else(|| {
+        let known = ManifestFormat::NAMES.map(|(name, _)| name).join(", ");
+        let message = format!("`format` {name:?} is none of {known}");
+        ApiError::new(ErrorCode::InvalidRequest, message)
+    })
 }
 
 /// What a pull would fetch.

@@ -16,12 +16,12 @@ const WEIGHTS: &[u8] = b"weights that not everybody may have";
 const BASIC: &str = "Basic YWRhOnNlY3JldA==";
 
 /// A user with credentials for `host`, or with a key, or both.
-struct User {
+pub(super) struct User {
     _folder: TempDir,
     keyring: Keyring,
 }
 
-fn user(docker: Option<String>, with_key: bool) -> User {
+pub(super) fn user(docker: Option<String>, with_key: bool) -> User {
     let folder = tempfile::tempdir().unwrap();
     let write = |file: &str, text: &str| {
         let path = folder.path().join(file);
@@ -35,17 +35,17 @@ fn user(docker: Option<String>, with_key: bool) -> User {
 }
 
 /// Docker's file with one entry for a host.
-fn entry(host: &str, entry: &str) -> Option<String> {
+pub(super) fn entry(host: &str, entry: &str) -> Option<String> {
     Some(format!(r#"{{"auths": {{"{host}": {entry}}}}}"#))
 }
 
-fn client_of(user: &User, registries: BTreeMap<String, RegistryConfig>) -> Client {
+pub(super) fn client_of(user: &User, registries: BTreeMap<String, RegistryConfig>) -> Client {
     let keyring = user.keyring.clone();
     let config = ClientConfig { keyring, registries, ..ClientConfig::default() };
     Client::with_limits(config, quick()).unwrap()
 }
 
-fn host(script: &Script) -> &str {
+pub(super) fn host(script: &Script) -> &str {
     script.url.strip_prefix("http://").unwrap()
 }
 
