@@ -259,7 +259,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_name_leaves_the_root(
+        fn fault_15_no_name_leaves_the_root(
             text in "(https?://)?[a-z0-9._:\\[\\]/\\\\-]{1,24}|\\PC{0,40}|(\\.\\./){1,4}[a-z]{1,4}"
         ) {
             let paths = Paths::new(Path::new("/models"));
@@ -270,7 +270,7 @@ mod tests {
         }
 
         #[test]
-        fn no_digest_leaves_the_root(text in "sha256[:-]([0-9a-f]{64}|[0-9a-f./\\\\]{60,66}|\\PC{0,70})") {
+        fn fault_15_no_digest_leaves_the_root(text in "sha256[:-]([0-9a-f]{64}|[0-9a-f./\\\\]{60,66}|\\PC{0,70})") {
             let paths = Paths::new(Path::new("/models"));
             if let Ok(digest) = text.parse::<Digest>() {
                 prop_assert!(lies_inside(&paths.blob(&digest), &paths.blobs(), 1));

@@ -425,7 +425,7 @@ fn crash_child() {
 
 #[cfg(feature = "failpoints")]
 #[test]
-fn killed_at_every_step_the_store_stays_whole() {
+fn fault_01_killed_at_every_step_the_store_stays_whole() {
     use std::{os::unix::process::ExitStatusExt, process::Command};
     for point in crate::FAILPOINTS {
         for action in ["return", "1*off->return"] {

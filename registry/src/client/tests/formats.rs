@@ -110,6 +110,117 @@ async fn fault_16_archives_are_refused_and_never_unpacked() {
     }
 }
 
+/// Archives that would write outside of any folder, one of them a bomb, under a type that says they are
+/// weights: they are stored as the bytes that they are, and nothing else appears anywhere.
+#[tokio::test]
+async fn fault_16_an_archive_that_poses_as_weights_stays_the_bytes_that_it_is() {
+    for archive in [tar(), gzip(), zip()] {
+        let digest = Digest::of(&archive);
+        let layers = [layer(media_type::MODEL, &archive, "../../escaped")];
+        let text = manifest("application/x", &layers);
+        let (served, body) = (archive.clone(), text.clone());
+        let script = Script::start(move |asked| match asked {
+            asked if asked.is_manifest() => Reply::new("200 OK", "", body.as_bytes()),
+            asked if asked.is_blob(&served) => Reply::new("200 OK", "", &served),
+            _ => Reply::new("200 OK", "", CONFIG),
+        })
+        .await;
+        let outer = tempfile::tempdir().unwrap();
+        let store = Store::open(&outer.path().join("a/b")).unwrap();
+        pull(&client(&script.url), &store, "m").await.unwrap();
+        assert_eq!(store.read_blob(&digest, 1 << 20).unwrap(), archive);
+        let mut found = Vec::new();
+        files_below(outer.path(), &mut found);
+        let blob = |digest: Digest| format!("a/b/blobs/sha256-{}", digest.hex());
+        let mut expected = [blob(digest), blob(Digest::of(CONFIG))].to_vec();
+        expected.push("a/b/manifests/registry.ollama.ai/library/m/latest".to_owned());
+        expected.sort();
+        let found: Vec<_> = found
+            .iter()
+            .map(|path| path.strip_prefix(outer.path()).unwrap().to_str().unwrap().to_owned())
+            .filter(|path| !path.starts_with("a/b/dsk"))
+            .collect();
+        assert_eq!(found, expected);
+    }
+    // What unpacks is not even here.
+    let depends = include_str!("../../../Cargo.toml");
+    for name in ["tar", "zip", "flate2", "zstd", "libarchive", "xz2", "bzip2"] {
+        let depends_on =
+            |line: &str| line.starts_with(name) && line[name.len()..].starts_with(['.', ' ']);
+        assert!(!depends.lines().any(depends_on), "{name}");
+    }
+}
+
+fn files_below(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+    let mut entries: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    for path in entries {
+        match path.symlink_metadata().unwrap().is_dir() {
+            true => files_below(&path, found),
+            false => found.push(path),
+        }
+    }
+}
+
+/// A file, a link and a device, each above the folder that it would be unpacked in.
+fn tar() -> Vec<u8> {
+    let entry = |name: &str, kind: u8, link: &str, body: &[u8]| {
+        let mut block = [0u8; 512];
+        block[..name.len()].copy_from_slice(name.as_bytes());
+        block[100..107].copy_from_slice(b"0000644");
+        block[124..135].copy_from_slice(format!("{:011o}", body.len()).as_bytes());
+        block[156] = kind;
+        block[157..157 + link.len()].copy_from_slice(link.as_bytes());
+        block[257..263].copy_from_slice(b"ustar\0");
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        let mut all = block.to_vec();
+        all.extend(body);
+        all.resize(all.len().next_multiple_of(512), 0);
+        all
+    };
+    let mut all = entry("../../escaped", b'0', "", b"out");
+    all.extend(entry("link", b'2', "/etc/passwd", b""));
+    all.extend(entry("device", b'3', "", b""));
+    all.resize(all.len() + 1024, 0);
+    all
+}
+
+/// A stored block behind the header of gzip, which claims to unpack to four gigabytes.
+fn gzip() -> Vec<u8> {
+    let mut all = vec![0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 3];
+    all.extend(b"../../escaped\0");
+    all.extend([1, 3, 0, 0xfc, 0xff]);
+    all.extend(b"out");
+    all.extend([0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+    all
+}
+
+/// One stored file, in its own header and in the directory at the end.
+fn zip() -> Vec<u8> {
+    let name = b"../../escaped";
+    let sizes = [3u32.to_le_bytes(), 3u32.to_le_bytes()].concat();
+    let mut all = b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+    all.extend(&sizes);
+    all.extend([name.len() as u8, 0, 0, 0]);
+    all.extend(name);
+    all.extend(b"out");
+    let start = all.len() as u32;
+    all.extend(b"PK\x01\x02\x14\0\x14\0\0\0\0\0\0\0\0\0\0\0\0\0");
+    all.extend(&sizes);
+    all.extend([name.len() as u8, 0]);
+    all.extend([0; 16]);
+    all.extend(name);
+    let length = all.len() as u32 - start;
+    all.extend(b"PK\x05\x06\0\0\0\0\x01\0\x01\0");
+    all.extend(length.to_le_bytes());
+    all.extend(start.to_le_bytes());
+    all.extend([0, 0]);
+    all
+}
+
 #[tokio::test]
 async fn weights_that_dsk_cannot_run_are_named() {
     let weight = media_type::MODELPACK_WEIGHT;
