@@ -385,7 +385,9 @@ fn a_cache_before_docker_registry_answers_when_that_is_gone() {
     second.run(&["pull", &name]);
     assert_has(&second, &gguf);
     // It is a copy, not a place to push to.
-    let refused = first.dsk().args(["push", &name]).output().unwrap();
+    let other = cache.name("other:latest");
+    first.run(&["cp", &name, &other]);
+    let refused = first.dsk().args(["push", &other]).output().unwrap();
     assert!(!refused.status.success());
 }
 

@@ -123,7 +123,8 @@ fn the_daemons_own_models_are_shared_while_it_runs() {
     assert_eq!(fs::read(blob).unwrap(), tiny(10));
     let hidden = reader.dsk().args(["pull", &share.name("hidden")]).output().unwrap();
     assert_eq!(hidden.status.code(), Some(5), "{}", String::from_utf8_lossy(&hidden.stderr));
-    let pushed = reader.dsk().args(["push", &share.name("shared")]).output().unwrap();
+    reader.run(&["cp", &share.name("shared"), &share.name("other")]);
+    let pushed = reader.dsk().args(["push", &share.name("other")]).output().unwrap();
     assert!(!pushed.status.success());
     // The owner goes on as before.
     owner.run(&["rm", "shared"]);

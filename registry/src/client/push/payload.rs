@@ -3,7 +3,7 @@
 use crate::{
     Descriptor, StoreError,
     client::{
-        Client, Progress, Report,
+        Client, Progress,
         download::rate::Pace,
         retry::Failure,
         session::{Call, Session},
@@ -134,7 +134,7 @@ impl Payload {
         &self,
         session: &Session<'_>,
         mut call: Call<'_>,
-        (of, report): (&Descriptor, Report<'_>),
+        tell: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<Response, Failure> {
         let body = || self.body();
         call.headers.insert(CONTENT_LENGTH, self.len().into());
@@ -147,8 +147,7 @@ impl Payload {
                 Ok(response) => return self.unless_unreadable(response),
                 Err(_) if self.sent.load(Ordering::Relaxed) != seen.0 => {
                     seen = (self.sent.load(Ordering::Relaxed), Instant::now());
-                    let completed = (self.range.start + seen.0).min(of.size);
-                    report(pushing(of, completed));
+                    tell((self.range.start + seen.0).min(self.range.end));
                 }
                 Err(_) if seen.1.elapsed() >= stall => {
                     return Err(session.unreachable(format!("it took no byte for {stall:?}")));

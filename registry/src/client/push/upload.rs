@@ -26,7 +26,12 @@ use reqwest::{
         CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RANGE,
     },
 };
-use std::{fmt::Write, ops::Range, time::Duration};
+use std::{
+    fmt::Write,
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 use url::Url;
 
 /// A piece is this many times as large as a pull's range: each costs a round trip.
@@ -57,6 +62,8 @@ pub(super) struct Upload<'a> {
     whole: bool,
     /// An upload was given up because of what the registry said.
     given_up: bool,
+    /// The most bytes that were told of: progress does not go back.
+    told: AtomicU64,
 }
 
 /// An upload that the registry has opened.
@@ -73,7 +80,20 @@ struct Open {
 
 impl<'a> Upload<'a> {
     pub(super) fn new(push: &'a Push<'a>, blob: &'a Descriptor, content: Content) -> Upload<'a> {
-        Upload { push, blob, content, open: None, whole: false, given_up: false }
+        Upload {
+            push,
+            blob,
+            content,
+            open: None,
+            whole: false,
+            given_up: false,
+            told: AtomicU64::new(0),
+        }
+    }
+
+    fn tell(&self, completed: u64) {
+        let before = self.told.fetch_max(completed, Ordering::Relaxed);
+        (self.push.report)(pushing(self.blob, before.max(completed)));
     }
 
     fn session(&self) -> &'a Session<'a> {
@@ -98,7 +118,7 @@ impl<'a> Upload<'a> {
             }
             retry.pause(failure).await?;
         }
-        (self.push.report)(pushing(self.blob, self.blob.size));
+        self.tell(self.blob.size);
         Ok(())
     }
 
@@ -228,7 +248,8 @@ impl<'a> Upload<'a> {
             arrived(&response).filter(|there| *there > range.start && range.contains(there));
         open.offset = there.filter(|_| open.sums.is_none()).unwrap_or(range.end);
         open.location = next.unwrap_or(from);
-        (self.push.report)(pushing(self.blob, open.offset));
+        let offset = open.offset;
+        self.tell(offset);
         Ok(())
     }
 
@@ -257,7 +278,7 @@ impl<'a> Upload<'a> {
     async fn send(&self, mut call: Call<'_>, range: Range<u64>) -> Result<Response, Failure> {
         call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         let payload = Payload::new(&self.content, range, &self.push.paces);
-        payload.send(self.session(), call, (self.blob, self.push.report)).await
+        payload.send(self.session(), call, &|completed| self.tell(completed)).await
     }
 
     /// Says what the bytes hash to, and sends those that no piece has brought.

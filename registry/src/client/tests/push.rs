@@ -86,6 +86,18 @@ async fn a_push_cut_in_the_middle_of_a_piece_goes_on_from_there() {
     let sent = sent.load(Ordering::SeqCst);
     assert!((600_000..600_000 + 40_000).contains(&sent), "{sent}");
     assert!(seen.kinds().ends_with("PushingManifest Success"), "{}", seen.kinds());
+    // What was told of the weights never went back.
+    let seen = seen.0.into_inner().unwrap();
+    let told: Vec<u64> = seen
+        .iter()
+        .filter_map(|progress| match progress {
+            Progress::Pushing { digest, completed, .. } if *digest == Digest::of(&bytes) => {
+                Some(*completed)
+            }
+            _ => None,
+        })
+        .collect();
+    assert!(told.is_sorted() && told.last() == Some(&600_000), "{told:?}");
 }
 
 #[tokio::test]
