@@ -36,6 +36,18 @@ struct Log {
     running_most: AtomicUsize,
 }
 
+impl Log {
+    /// Until two ranges have been under way at once, or it is clear that they never are.
+    async fn wait_for_two(&self) {
+        for _ in 0..300 {
+            if self.running_most.load(Ordering::SeqCst) >= 2 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
 /// A registry with one model over TLS; the first range that begins at `stalls` stops after half of it.
 async fn registry(weights: Bytes, stalls: Option<usize>) -> (String, Arc<Log>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -114,8 +126,17 @@ fn answer(
         .step_by(64 << 10)
         .map(|at| weights.slice(at..end.min(at + (64 << 10))))
         .collect();
-    let done = Arc::clone(log);
-    let pieces = stream::iter(pieces).chain(stream::once(async move {
+    let (done, company) = (Arc::clone(log), Arc::clone(log));
+    let pieces = stream::iter(pieces).enumerate().then(move |(number, piece)| {
+        let company = Arc::clone(&company);
+        async move {
+            if number == 1 {
+                company.wait_for_two().await;
+            }
+            piece
+        }
+    });
+    let pieces = pieces.chain(stream::once(async move {
         if stall {
             std::future::pending::<()>().await;
         }
