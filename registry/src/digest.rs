@@ -1,7 +1,10 @@
 //! Content digests: sha256 and nothing else, parsed once at the edge.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::Digest as _;
+use sha2::{
+    Digest as _,
+    digest::common::hazmat::{SerializableState, SerializedState},
+};
 use std::{fmt, str::FromStr};
 
 /// Characters of a digest in hexadecimal.
@@ -41,6 +44,24 @@ impl Digest {
     }
 }
 
+/// Where a [`Hasher`] stands after some bytes: another one can go on from there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HashState(SerializedState<sha2::Sha256>);
+
+impl HashState {
+    /// Several as bytes.
+    pub(crate) fn join(states: &[HashState]) -> Vec<u8> {
+        states.iter().flat_map(|state| state.0.iter().copied()).collect()
+    }
+
+    /// What [`HashState::join`] made; none for anything else.
+    pub(crate) fn split(bytes: &[u8]) -> Option<Vec<HashState>> {
+        let length = SerializedState::<sha2::Sha256>::default().len();
+        let states = bytes.chunks(length).map(|state| state.try_into().ok().map(HashState));
+        states.collect()
+    }
+}
+
 /// Hashes bytes as they arrive.
 #[derive(Clone, Default)]
 pub struct Hasher(sha2::Sha256);
@@ -54,6 +75,17 @@ impl Hasher {
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
+    }
+
+    /// Where it stands.
+    pub(crate) fn state(&self) -> HashState {
+        HashState(self.0.serialize())
+    }
+
+    /// One that stands where another stood, or at the beginning; none for a state that is none.
+    pub(crate) fn from_state(state: Option<&HashState>) -> Option<Hasher> {
+        let Some(HashState(state)) = state else { return Some(Hasher::new()) };
+        sha2::Sha256::deserialize(state).ok().map(Hasher)
     }
 
     /// The digest of everything seen so far.

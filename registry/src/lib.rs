@@ -41,9 +41,9 @@ pub use manifest::{
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, Name, NameError};
 pub use quantization::quantization;
 pub use shard::Shard;
-use store::Partial;
 pub use store::{
     BadBlob, Checking, Collected, Garbage, GarbageKind, GcOptions, ImportMode, Ingest, ModelUsage,
     PartialBlob, Pin, Stamp, Store, StoreError, StoreLock, StoredManifest, Unfinished, Usage,
     Verification,
 };
+use store::{Partial, marks::Marker};

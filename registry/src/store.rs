@@ -19,6 +19,7 @@ mod leases;
 mod links;
 mod lock;
 mod manifests;
+pub(crate) mod marks;
 mod partial;
 mod paths;
 #[cfg(test)]

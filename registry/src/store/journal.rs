@@ -1,4 +1,4 @@
-//! What is durable of the blobs that are arriving.
+//! What is durable of the blobs that are arriving, and the marks of those that have ([`super::marks`]).
 //!
 //! One small SQLite file beside the blobs. An entry is made before the first byte of its partial file is
 //! written, and a range enters it only after the disk has the range; so what the journal says is there, is
@@ -6,7 +6,7 @@
 //! journal that is lost or damaged is made anew, and costs some bytes that are fetched again.
 
 use super::{StoreError, durable, guard};
-use crate::{Digest, extents::Extents};
+use crate::{Digest, digest::HashState, extents::Extents};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use std::{
     io::ErrorKind,
@@ -48,11 +48,7 @@ impl Journal {
 
     /// The blobs with an entry.
     pub(super) fn digests(&self) -> Result<Vec<Digest>, StoreError> {
-        self.run(|connection| {
-            let mut query = connection.prepare("SELECT digest FROM partials")?;
-            let rows = query.query_map([], |row| row.get::<_, String>(0))?;
-            Ok(rows.flatten().filter_map(|text| text.parse().ok()).collect())
-        })
+        self.all("SELECT digest FROM partials")
     }
 
     pub(super) fn load(&self, digest: &Digest) -> Result<Option<Entry>, StoreError> {
@@ -97,6 +93,48 @@ impl Journal {
         })
     }
 
+    /// The blobs with marks.
+    pub(super) fn marked(&self) -> Result<Vec<Digest>, StoreError> {
+        self.all("SELECT digest FROM marks")
+    }
+
+    /// Where the hash of a blob stood on its way; none where nobody knows.
+    pub(super) fn marks(&self, digest: &Digest) -> Result<Vec<HashState>, StoreError> {
+        let states = self.run(|connection| {
+            let query = "SELECT states FROM marks WHERE digest = ?1";
+            let read = |row: &rusqlite::Row<'_>| row.get::<_, Vec<u8>>(0);
+            connection.query_row(query, [digest.to_string()], read).optional()
+        })?;
+        Ok(states.and_then(|states| HashState::split(&states)).unwrap_or_default())
+    }
+
+    pub(super) fn save_marks(
+        &self,
+        digest: &Digest,
+        marks: &[HashState],
+    ) -> Result<(), StoreError> {
+        let (digest, states) = (digest.to_string(), HashState::join(marks));
+        self.run(|connection| {
+            let insert = "INSERT OR REPLACE INTO marks (digest, states) VALUES (?1, ?2)";
+            connection.execute(insert, params![digest, states]).map(drop)
+        })
+    }
+
+    pub(super) fn forget_marks(&self, digest: &Digest) -> Result<(), StoreError> {
+        self.run(|connection| {
+            let delete = "DELETE FROM marks WHERE digest = ?1";
+            connection.execute(delete, [digest.to_string()]).map(drop)
+        })
+    }
+
+    fn all(&self, query: &str) -> Result<Vec<Digest>, StoreError> {
+        self.run(|connection| {
+            let mut query = connection.prepare(query)?;
+            let rows = query.query_map([], |row| row.get::<_, String>(0))?;
+            Ok(rows.flatten().filter_map(|text| text.parse().ok()).collect())
+        })
+    }
+
     /// Runs one statement; on a journal that turns out to be damaged, once more on a new one.
     fn run<T>(
         &self,
@@ -126,7 +164,9 @@ fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
          CREATE TABLE IF NOT EXISTS partials (
              digest TEXT PRIMARY KEY NOT NULL, size INTEGER NOT NULL, validator TEXT,
              durable TEXT NOT NULL) WITHOUT ROWID;
-         SELECT digest, size, validator, durable FROM partials LIMIT 0;",
+         CREATE TABLE IF NOT EXISTS marks (digest TEXT PRIMARY KEY NOT NULL, states BLOB NOT NULL);
+         SELECT digest, size, validator, durable FROM partials LIMIT 0;
+         SELECT digest, states FROM marks LIMIT 0;",
     )?;
     Ok(connection)
 }

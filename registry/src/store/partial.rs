@@ -9,7 +9,7 @@ use super::{
     ingest::Claim,
     journal::{Entry, Journal},
 };
-use crate::{Digest, extents::Extents, failpoints::step};
+use crate::{Digest, digest::HashState, extents::Extents, failpoints::step};
 use rustix::{fs::SeekFrom, io::Errno};
 use std::{
     fs::File,
@@ -30,11 +30,13 @@ pub(crate) struct Partial {
     claim: Claim,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     /// What the file holds, durable or not.
     written: Extents,
     validator: Option<String>,
+    /// Of all bytes, once they are hashed.
+    marks: Vec<HashState>,
 }
 
 impl Store {
@@ -48,6 +50,13 @@ impl Store {
         for digest in journal.digests()? {
             if !self.paths().partial(&digest).exists() {
                 journal.forget(&digest)?;
+            }
+        }
+        for digest in journal.marked()? {
+            // A damaged blob that was put aside needs its marks most.
+            let paths = [self.paths().blob(&digest), self.paths().quarantined(&digest, 0)];
+            if !paths.iter().any(|path| path.exists()) {
+                journal.forget_marks(&digest)?;
             }
         }
         *opened = Some(Arc::clone(&journal));
@@ -71,7 +80,7 @@ impl Store {
         let path = self.paths().partial(digest);
         let file = durable::open_own(&path)?;
         step("blob-created");
-        let state = Mutex::new(State { written: Extents::default(), validator: None });
+        let state = Mutex::new(State::default());
         let journal = journal.filter(|_| journaled || entry.is_some());
         let partial = Partial { file, path, size, journal, state, claim };
         partial.recall(entry)?;
@@ -97,7 +106,11 @@ impl Partial {
         if written.is_empty() && length > 0 {
             durable::set_len(&self.file, &self.path, 0)?;
         }
-        *guard(&self.state) = State { written, validator };
+        let written = match written.is_empty() {
+            true => self.salvage()?,
+            false => written,
+        };
+        *guard(&self.state) = State { written, validator, marks: Vec::new() };
         if self.journal.is_some() {
             // The name must be durable before an entry may say what it leads to.
             if let Some(folder) = self.path.parent() {
@@ -107,6 +120,13 @@ impl Partial {
             step("blob-journaled");
         }
         Ok(())
+    }
+
+    /// Begins with what is right of a damaged blob that was put aside.
+    fn salvage(&self) -> Result<Extents, StoreError> {
+        let Some(journal) = &self.journal else { return Ok(Extents::default()) };
+        let (blob, into) = ((&self.claim.digest, self.size), (&self.file, self.path.as_path()));
+        Ok(self.claim.store.salvage(blob, journal, into)?.unwrap_or_default())
     }
 
     /// The bytes before the first hole.
@@ -141,6 +161,11 @@ impl Partial {
     /// Notes the version; the next sync records it.
     pub(crate) fn set_validator(&self, validator: Option<String>) {
         guard(&self.state).validator = validator;
+    }
+
+    /// Notes where the hash of all bytes stood on its way.
+    pub(crate) fn set_marks(&self, marks: Vec<HashState>) {
+        guard(&self.state).marks = marks;
     }
 
     /// Writes bytes where they belong. After an error they do not count as written.
@@ -191,8 +216,19 @@ impl Partial {
         }
         durable::set_len(&self.file, &self.path, self.size)?;
         durable::publish(&self.file, &self.path, &self.claim.store.paths().blob(&expected))?;
+        self.save_marks();
         self.forget()?;
         Ok(())
+    }
+
+    /// Losing them costs a repair some bytes, so an error is not one of the blob's.
+    fn save_marks(&self) {
+        let marks = std::mem::take(&mut guard(&self.state).marks);
+        let journal = self.journal.as_ref().filter(|_| !marks.is_empty());
+        let saved = journal.map(|journal| journal.save_marks(&self.claim.digest, &marks));
+        if let Some(Err(error)) = saved {
+            tracing::warn!(%error, "a repair of this blob would fetch all of it");
+        }
     }
 
     /// Deletes the file and what the journal says of it.

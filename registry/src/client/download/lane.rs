@@ -5,7 +5,7 @@
 //! bytes leave the budget. An error of any of them ends all.
 
 use super::{Budget, SYNC_INTERVAL, SYNC_LOOK};
-use crate::{Digest, Hasher, Partial, StoreError};
+use crate::{Digest, Marker, Partial, StoreError};
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -141,11 +141,13 @@ impl Shared {
     }
 
     fn hash_all(&self) -> Result<(), StoreError> {
-        let (mut hasher, mut buffer) = (Hasher::new(), Vec::new());
+        let (mut hasher, mut buffer) = (Marker::default(), Vec::new());
         while let Some((next, frontier)) = self.next_to_hash() {
             let count = match next {
                 Next::End => {
-                    self.lock().digest = Some(hasher.finish());
+                    let (digest, marks) = hasher.finish();
+                    self.partial.set_marks(marks);
+                    self.lock().digest = Some(digest);
                     self.notices.send_modify(|at| *at = frontier);
                     return Ok(());
                 }
