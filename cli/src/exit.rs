@@ -31,7 +31,7 @@ const TABLE: [(Exit, &str); 11] = [
     (Exit::DoesNotFit, "the model does not fit the memory"),
     (Exit::Integrity, "bytes are not what their digest, signature or pin says"),
     (Exit::NoSpace, "the disk is full"),
-    (Exit::Unavailable, "busy: port taken, store locked, queue full"),
+    (Exit::Unavailable, "busy or away: port taken, store locked, queue full, registry unreachable"),
     (Exit::Interrupted, "interrupted with Ctrl-C"),
 ];
 
@@ -83,6 +83,7 @@ impl Exit {
             ErrorCode::Busy
             | ErrorCode::Overloaded
             | ErrorCode::Yielded
+            | ErrorCode::RegistryUnreachable
             | ErrorCode::BodyTimeout => Exit::Unavailable,
             ErrorCode::Cancelled => Exit::Interrupted,
             ErrorCode::Internal
@@ -90,8 +91,7 @@ impl Exit {
             | ErrorCode::RunnerDied
             | ErrorCode::InvalidModel
             | ErrorCode::UnsupportedModel
-            | ErrorCode::RegistryProtocol
-            | ErrorCode::RegistryUnreachable => Exit::General,
+            | ErrorCode::RegistryProtocol => Exit::General,
             ErrorCode::OutOfMemory | ErrorCode::DoesNotFit => Exit::DoesNotFit,
             ErrorCode::NoSpace => Exit::NoSpace,
         }
@@ -144,7 +144,7 @@ mod tests {
                 6  the model does not fit the memory
                 7  bytes are not what their digest, signature or pin says
                 8  the disk is full
-               69  busy: port taken, store locked, queue full
+               69  busy or away: port taken, store locked, queue full, registry unreachable
               130  interrupted with Ctrl-C
         "#]]
         .assert_eq(&help_section());
@@ -183,7 +183,7 @@ mod tests {
             runner_died 1
             integrity_failed 7
             registry_protocol 1
-            registry_unreachable 1
+            registry_unreachable 69
             registry_insecure 2
             overloaded 69
             out_of_memory 6

@@ -62,10 +62,10 @@ fn unknown_models() {
 }
 
 #[test]
-fn an_unreachable_registry_and_plain_http() {
+fn an_unreachable_registry_is_named() {
     let daemon = Daemon::start();
     let name = format!("127.0.0.1:{}/library/x:y", free_port());
-    fails(&daemon.dsk().args(["pull", &name]).output().unwrap(), 1, &["127.0.0.1"]);
+    fails(&daemon.dsk().args(["pull", &name]).output().unwrap(), 69, &["127.0.0.1"]);
 }
 
 #[test]
