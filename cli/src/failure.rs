@@ -10,6 +10,7 @@ use dsk_daemon::service::ServiceError;
 use dsk_daemon::{ConfigError, DaemonError, ListenError};
 use dsk_daemon_api::{ClientError, ErrorCode};
 use dsk_registry::StoreError;
+use dsk_registry::oci_layout::LayoutError;
 
 use crate::exit::Exit;
 use crate::terminal::{OutputClosed, Style, Terminal};
@@ -74,7 +75,8 @@ fn classify(error: &anyhow::Error) -> (Exit, Vec<String>) {
         .unwrap_or((Exit::General, Vec::new()))
 }
 
-/// The code of an error of the libraries that `serve`, `registry serve` and `bench` run in this process.
+/// The code of an error of the libraries that `serve`, `registry serve`, `bench` and `export` run in this
+/// process.
 /// Their texts say what to do themselves.
 fn server_exit(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if cause.is::<ConfigError>() {
@@ -88,6 +90,9 @@ fn server_exit(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if let Some(error) = cause.downcast_ref::<BenchError>() {
         return Some(bench_exit(error));
+    }
+    if let Some(error) = cause.downcast_ref::<LayoutError>() {
+        return Some(layout_exit(error));
     }
     if let Some(ModelsError::Store(error)) = cause.downcast_ref::<ModelsError>() {
         return Some(store_exit(error));
@@ -122,6 +127,22 @@ fn store_exit(error: &StoreError) -> Exit {
         StoreError::NotAdopted { .. } => Exit::Usage,
         StoreError::NoSpace { .. } => Exit::NoSpace,
         StoreError::Locked { .. } | StoreError::Busy { .. } => Exit::Unavailable,
+        _ => Exit::General,
+    }
+}
+
+fn layout_exit(error: &LayoutError) -> Exit {
+    match error {
+        LayoutError::Store(store) => store_exit(store),
+        LayoutError::Write { error, .. } => write_exit(error),
+        _ => Exit::General,
+    }
+}
+
+/// The code of a file that could not be written.
+pub(crate) fn write_exit(error: &std::io::Error) -> Exit {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Exit::NoSpace,
         _ => Exit::General,
     }
 }
@@ -250,8 +271,13 @@ mod tests {
         for error in [port, locked] {
             assert_eq!(classify(&error.into()).0, Exit::Unavailable);
         }
-        let full = StoreError::NoSpace { path: "/m".into() };
-        assert_eq!(classify(&full.into()).0, Exit::NoSpace);
+        let full = || StoreError::NoSpace { path: "/m".into() };
+        assert_eq!(classify(&full().into()).0, Exit::NoSpace);
+        let error = ErrorKind::StorageFull.into();
+        let disk = LayoutError::Write { path: "/layout".into(), error };
+        for error in [LayoutError::from(full()), disk] {
+            assert_eq!(classify(&error.into()).0, Exit::NoSpace);
+        }
     }
 
     #[test]

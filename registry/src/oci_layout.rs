@@ -8,10 +8,11 @@
 //! ```
 //!
 //! Nothing of a layout is believed: only digests make paths, files are plain ones, and each blob's bytes
-//! are hashed before the store has it.
+//! are hashed before the store has it. Nor is the store on the way out: a blob gets its name in the folder
+//! once its bytes hashed to it.
 
 use crate::{
-    Descriptor, Digest, Manifest, ManifestError, ManifestFormat, Name, Store, StoreError,
+    Descriptor, Digest, Hasher, Manifest, ManifestError, ManifestFormat, Name, Store, StoreError,
     StoredManifest,
     manifest::Index,
     media_type,
@@ -135,18 +136,17 @@ pub fn export(
                 }
                 RepackError::Store(error) => error.into(),
             })?;
-            layout.write(&Digest::of(&packed.config), &mut packed.config.as_slice())?;
+            layout.write(&packed.config)?;
             (packed.manifest, false)
         }
     };
     let config = stored.manifest.config.digest;
     for blob in stored.manifest.blobs() {
         if own_config || blob.digest != config {
-            layout.write(&blob.digest, &mut store.open_blob(&blob.digest)?)?;
+            layout.give(store, &blob)?;
         }
     }
-    let digest = Digest::of(&manifest);
-    layout.write(&digest, &mut manifest.as_slice())?;
+    let digest = layout.write(&manifest)?;
     layout.list(&manifest, digest, name.tag())?;
     Ok(digest)
 }
@@ -253,21 +253,42 @@ impl Layout<'_> {
     }
 
     fn create(&self) -> Result<(), LayoutError> {
-        let blobs = self.folder.join("blobs/sha256");
-        let written = |path: &Path, result: io::Result<()>| {
-            result.map_err(|error| LayoutError::Write { path: path.to_owned(), error })
-        };
-        written(&blobs, fs::create_dir_all(&blobs))?;
+        let path = self.folder.join("blobs/sha256");
+        fs::create_dir_all(&path).map_err(|error| LayoutError::Write { path, error })?;
         let mark = self.folder.join(MARK.0);
-        written(&mark, replace(&mark, &mut MARK.1.as_bytes()))
+        replace_with(&mark, MARK.1.as_bytes())
     }
 
-    fn write(&self, digest: &Digest, bytes: &mut dyn Read) -> Result<(), LayoutError> {
-        let path = self.blob(digest);
-        if path.exists() {
+    /// Writes a blob that is in memory.
+    fn write(&self, bytes: &[u8]) -> Result<Digest, LayoutError> {
+        let digest = Digest::of(bytes);
+        replace_with(&self.blob(&digest), bytes)?;
+        Ok(digest)
+    }
+
+    /// Copies a blob out of the store, unless its bytes are there: a file that an earlier export left may
+    /// have rotted since, or have been cut off.
+    fn give(&self, store: &Store, blob: &Descriptor) -> Result<(), LayoutError> {
+        let path = self.blob(&blob.digest);
+        if self.has(blob) {
             return Ok(());
         }
-        replace(&path, bytes).map_err(|error| LayoutError::Write { path, error })
+        let (mut source, from) = (store.open_blob(&blob.digest)?, store.blob_path(&blob.digest));
+        replace(&path, |target| {
+            let got = hash(&mut source, |bytes| target.write_all(bytes))
+                .map_err(|error| error.named(&from, &path))?;
+            if got == blob.digest {
+                return Ok(());
+            }
+            let reason = format!("its bytes hash to {got}; `dsk verify --repair` fetches it again");
+            Err(StoreError::Corrupt { path: from, reason }.into())
+        })
+    }
+
+    /// Whether the blob's file is there, and whole.
+    fn has(&self, blob: &Descriptor) -> bool {
+        let Ok((mut file, size)) = self.open(&self.blob(&blob.digest)) else { return false };
+        size == blob.size && hash(&mut file, |_| Ok(())).is_ok_and(|got| got == blob.digest)
     }
 
     /// Notes the manifest in the index, in place of what had the tag.
@@ -292,8 +313,7 @@ impl Layout<'_> {
             "mediaType": media_type::OCI_INDEX,
             "manifests": entries,
         });
-        let text = index.to_string();
-        replace(&path, &mut text.as_bytes()).map_err(|error| LayoutError::Write { path, error })
+        replace_with(&path, index.to_string().as_bytes())
     }
 
     fn entries(&self, path: &Path) -> Result<Vec<serde_json::Value>, LayoutError> {
@@ -304,17 +324,55 @@ impl Layout<'_> {
     }
 }
 
-/// Writes a file beside its place and moves it there, so that no half of one has its name.
-fn replace(path: &Path, bytes: &mut dyn Read) -> io::Result<()> {
+/// Writes a file beside its place and moves it there once it is filled, so that no half of one has its name.
+fn replace(
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> Result<(), LayoutError>,
+) -> Result<(), LayoutError> {
+    let failed = |error| LayoutError::Write { path: path.to_owned(), error };
     let folder = path.parent().unwrap_or(Path::new("."));
     let temporary = folder.join(format!(".dsk-{}.tmp", std::process::id()));
-    let written = File::create(&temporary).and_then(|mut file| {
-        io::copy(bytes, &mut file)?;
-        file.flush()?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
+    let written = File::create(&temporary).map_err(failed).and_then(|mut file| {
+        fill(&mut file)?;
+        file.sync_all().and_then(|()| fs::rename(&temporary, path)).map_err(failed)
     });
     written.inspect_err(|_| drop(fs::remove_file(&temporary)))
+}
+
+fn replace_with(path: &Path, bytes: &[u8]) -> Result<(), LayoutError> {
+    let failed = |error| LayoutError::Write { path: path.to_owned(), error };
+    replace(path, |file| file.write_all(bytes).map_err(failed))
+}
+
+/// Which side of a copy failed.
+enum CopyError {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+impl CopyError {
+    fn named(self, from: &Path, to: &Path) -> LayoutError {
+        match self {
+            CopyError::Read(error) => StoreError::io(from, error).into(),
+            CopyError::Write(error) => LayoutError::Write { path: to.to_owned(), error },
+        }
+    }
+}
+
+/// Hashes what is read, and hands it on.
+fn hash(
+    source: &mut File,
+    mut sink: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<Digest, CopyError> {
+    let (mut hasher, mut buffer) = (Hasher::new(), vec![0; COPY_BYTES]);
+    loop {
+        let count = source.read(&mut buffer).map_err(CopyError::Read)?;
+        if count == 0 {
+            return Ok(hasher.finish());
+        }
+        hasher.update(&buffer[..count]);
+        sink(&buffer[..count]).map_err(CopyError::Write)?;
+    }
 }
 
 #[cfg(test)]

@@ -48,6 +48,39 @@ fn several_models_are_told_apart_by_their_tags() {
     assert_eq!(one.layer(media_type::MODEL).unwrap().digest, Digest::of(b"uno"));
 }
 
+#[test]
+fn an_export_believes_neither_the_store_nor_the_folder() {
+    let (here, folder) = (scratch(), tempfile::tempdir().unwrap());
+    put_model(&here.store, "m", WEIGHTS);
+    let digest = Digest::of(WEIGHTS);
+    let out = folder.path().join("blobs/sha256").join(digest.hex());
+    for format in [Format::OciLayout, Format::ModelPack] {
+        let export = || export(&here.store, &name("m"), folder.path(), format);
+        // What an earlier export left is written again where it is not the blob.
+        for left in [b"" as &[u8], &WEIGHTS[1..], &[WEIGHTS, b"!"].concat(), &[0; WEIGHTS.len()]] {
+            fs::create_dir_all(out.parent().unwrap()).unwrap();
+            fs::write(&out, left).unwrap();
+            export().unwrap();
+            assert_eq!(fs::read(&out).unwrap(), WEIGHTS, "{format:?}");
+        }
+        let number =
+            |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
+        let before = number(&out);
+        export().unwrap();
+        assert_eq!(number(&out), before, "what is right is not written again");
+        fs::remove_file(&out).unwrap();
+        fs::write(here.store.blob_path(&digest), [&WEIGHTS[1..], b"x"].concat()).unwrap();
+        let error = export().unwrap_err();
+        assert!(matches!(error, LayoutError::Store(StoreError::Corrupt { .. })), "{error}");
+        let names = |folder: &Path| -> Vec<_> {
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+        };
+        let left = names(out.parent().unwrap());
+        assert!(!out.exists() && left.iter().all(|name| name.len() == 64), "{left:?}");
+        fs::write(here.store.blob_path(&digest), WEIGHTS).unwrap();
+    }
+}
+
 /// Exports a model, spoils the layout and tries to import it; nothing may have come of it.
 fn spoilt(spoil: impl Fn(&Path)) -> String {
     let (here, there, folder) = (scratch(), scratch(), tempfile::tempdir().unwrap());
