@@ -254,6 +254,11 @@ impl Layer {
         annotation(media_type::FILE_PATH).or_else(|| annotation(media_type::TITLE))
     }
 
+    /// Which of a model's several files it holds, when the file's name says so.
+    pub fn shard(&self) -> Option<Shard<'_>> {
+        Shard::parse(self.file()?)
+    }
+
     /// What it is of a model, in a word or two: `params`, `README.md`.
     fn part(&self) -> String {
         let part = self.kind().strip_prefix(media_type::OLLAMA_PREFIX);

@@ -7,6 +7,8 @@ use std::{
 
 /// Digits of a number in such a name.
 const DIGITS: usize = 5;
+/// How such a name ends.
+const ENDING: &str = ".gguf";
 /// The most files that one model is taken to have.
 const SHARDS_MAX: u32 = 1024;
 
@@ -19,23 +21,26 @@ pub struct Shard<'a> {
     pub number: u32,
     /// How many there are.
     pub count: u32,
+    /// How the name ends: `.gguf`, in whatever case.
+    pub ending: &'a str,
 }
 
 impl<'a> Shard<'a> {
     /// Reads the name of a file; None where it is not one of several.
     pub fn parse(file_name: &'a str) -> Option<Shard<'a>> {
-        let at = file_name.len().checked_sub(".gguf".len())?;
-        let (name, end) = (file_name.get(..at)?, file_name.get(at..)?);
+        let at = file_name.len().checked_sub(ENDING.len())?;
+        let (name, ending) = (file_name.get(..at)?, file_name.get(at..)?);
         let (rest, count) = name.rsplit_once("-of-")?;
         let (stem, number) = rest.rsplit_once('-')?;
         let (number, count) = (digits(number)?, digits(count)?);
         let sound = !stem.is_empty() && (1..=count).contains(&number) && count <= SHARDS_MAX;
-        (end.eq_ignore_ascii_case(".gguf") && sound).then_some(Shard { stem, number, count })
+        let sound = sound && ending.eq_ignore_ascii_case(ENDING);
+        sound.then_some(Shard { stem, number, count, ending })
     }
 
     /// The name of file `number`, from 1, of `count`.
     pub fn name(stem: &str, number: usize, count: usize) -> String {
-        format!("{stem}-{number:0DIGITS$}-of-{count:0DIGITS$}.gguf")
+        numbered(stem, number, count, ENDING)
     }
 
     /// The paths of all files of the model that the one at `path` belongs to, whether they are there or
@@ -45,7 +50,7 @@ impl<'a> Shard<'a> {
         let Some(shard) = name.and_then(Shard::parse) else { return vec![path.to_owned()] };
         let count = shard.count as usize;
         (1..=count)
-            .map(|number| path.with_file_name(Shard::name(shard.stem, number, count)))
+            .map(|number| path.with_file_name(numbered(shard.stem, number, count, shard.ending)))
             .collect()
     }
 
@@ -60,6 +65,10 @@ impl<'a> Shard<'a> {
             && numbers.len() == shards.len()
             && shards.len() == first.count as usize
     }
+}
+
+fn numbered(stem: &str, number: usize, count: usize, ending: &str) -> String {
+    format!("{stem}-{number:0DIGITS$}-of-{count:0DIGITS$}{ending}")
 }
 
 fn digits(text: &str) -> Option<u32> {
@@ -101,7 +110,9 @@ mod tests {
         let paths = Shard::paths(Path::new("/d/m-00002-of-00002.gguf"));
         let expected = ["/d/m-00001-of-00002.gguf", "/d/m-00002-of-00002.gguf"];
         assert_eq!(paths, expected.map(PathBuf::from));
-        assert_eq!(Shard::paths(Path::new("/d/m.gguf")), [PathBuf::from("/d/m.gguf")]);
+        for path in ["/d/m.gguf", "/d/m-00001-of-00001.GGUF"] {
+            assert_eq!(Shard::paths(Path::new(path)), [PathBuf::from(path)]);
+        }
         let [one, two] = ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"];
         assert!(Shard::are_one([two, one]));
         for wrong in

@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::args::Shared;
 use crate::connection::{Connection, interrupted};
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::progress::Progress;
 use crate::terminal::Terminal;
 
@@ -71,7 +71,7 @@ pub(crate) async fn export(
     };
     if let Some(layout) = layout {
         let store = client.df().await?.path;
-        let digest = write_layout(Path::new(&store), &described.name, &args.folder, layout)?;
+        let digest = write_layout(Path::new(&store), &described, &args.folder, layout)?;
         match args.json {
             true => terminal.json(&json!({"path": args.folder, "digest": digest.to_string()}))?,
             false => terminal.line(&format!("{}  {digest}", args.folder.display()))?,
@@ -101,16 +101,25 @@ pub(crate) async fn export(
 
 /// Writes a layout from the store of a daemon on this machine.
 fn write_layout(
-    store: &Path,
-    name: &str,
+    path: &Path,
+    model: &FilesResponse,
     folder: &Path,
     format: oci_layout::Format,
 ) -> anyhow::Result<Digest> {
-    let name = Name::parse(name).context("the daemon named the model by no name")?;
-    let store = Store::open_read_only(store).map_err(|error| {
-        Failure::new(Exit::General, format!("the daemon's store cannot be read: {error}"))
+    let name = Name::parse(&model.name).context("the daemon named the model by no name")?;
+    let elsewhere = |message: String| {
+        Failure::new(Exit::General, message)
             .hint("a layout is written on the daemon's machine, by a user who may read its models")
-    })?;
+    };
+    let store = Store::open_read_only(path)
+        .map_err(|error| elsewhere(format!("the daemon's store cannot be read: {error}")))?;
+    // A daemon elsewhere may name a folder that is another daemon's here, with a model of the same name.
+    let here = store.manifest(&name)?.map(|stored| stored.bytes);
+    if here.is_none_or(|bytes| String::from_utf8_lossy(&bytes) != model.manifest) {
+        let message =
+            format!("{} is not the daemon's store: its {name} is not there", path.display());
+        return Err(elsewhere(message).into());
+    }
     Ok(oci_layout::export(&store, &name, folder, format)?)
 }
 
@@ -125,8 +134,10 @@ fn gguf_parts(model: &FilesResponse) -> anyhow::Result<Vec<Part>> {
     ];
     let mut parts = Vec::new();
     for (kind, suffix) in kinds {
-        let layers: Vec<&ModelFile> =
-            model.files.iter().filter(|file| file.media_type == kind).collect();
+        let mut layers: Vec<&ModelFile> =
+            model.files.iter().filter(|file| kind_of(file) == kind).collect();
+        // Files tell by their names which of the model's they are; a manifest may have them in any order.
+        layers.sort_by_key(|layer| layer.part);
         for (number, layer) in layers.iter().enumerate() {
             let digest = layer.digest.parse().context("the daemon named a layer by no digest")?;
             let file_name = match (kind, layers.len(), number) {
@@ -143,6 +154,10 @@ fn gguf_parts(model: &FilesResponse) -> anyhow::Result<Vec<Part>> {
         return Err(Failure::new(Exit::General, message).into());
     }
     Ok(parts)
+}
+
+fn kind_of(file: &ModelFile) -> &str {
+    if file.kind.is_empty() { &file.media_type } else { &file.kind }
 }
 
 /// A model's name as a file's: `smollm2-135m` for `smollm2:135m`.
@@ -195,16 +210,14 @@ async fn write(
 }
 
 fn full_or(error: std::io::Error, path: &Path) -> Failure {
-    let exit = match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Exit::NoSpace,
-        _ => Exit::General,
-    };
+    let exit = failure::write_exit(&error);
     Failure::new(exit, format!("cannot write {}: {error}", path.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dsk_registry::{Descriptor, Layer, Manifest};
 
     #[test]
     fn the_files_of_a_model() {
@@ -212,6 +225,7 @@ mod tests {
             media_type: media_type.to_owned(),
             digest: Digest::of(bytes).to_string(),
             bytes: bytes.len() as u64,
+            ..ModelFile::default()
         };
         let mut model = FilesResponse {
             name: "hf.co/u/llava:7b".to_owned(),
@@ -236,5 +250,70 @@ mod tests {
         assert_eq!(names[..2], ["llava-7b-00001-of-00002.gguf", "llava-7b-00002-of-00002.gguf"]);
         model.files.clear();
         assert!(gguf_parts(&model).is_err());
+    }
+
+    #[test]
+    fn files_of_other_formats_are_told_by_their_kind_and_numbered_by_their_names() {
+        let file = |media_type: &str, kind: &str, bytes: &[u8], part| ModelFile {
+            media_type: media_type.to_owned(),
+            kind: kind.to_owned(),
+            digest: Digest::of(bytes).to_string(),
+            part,
+            ..ModelFile::default()
+        };
+        let weight = media_type::MODELPACK_WEIGHT;
+        let model = FilesResponse {
+            name: "m".to_owned(),
+            files: vec![
+                file(media_type::MODELPACK_DOC, media_type::LICENSE, b"free", None),
+                file(weight, media_type::MODEL, b"second", Some(2)),
+                file(weight, media_type::PROJECTOR, b"eyes", None),
+                file(weight, media_type::MODEL, b"first", Some(1)),
+            ],
+            ..FilesResponse::default()
+        };
+        let parts = gguf_parts(&model).unwrap();
+        let parts: Vec<_> =
+            parts.iter().map(|part| (part.file_name.as_str(), part.digest)).collect();
+        let expected = [
+            ("m-00001-of-00002.gguf", Digest::of(b"first")),
+            ("m-00002-of-00002.gguf", Digest::of(b"second")),
+            ("m-mmproj.gguf", Digest::of(b"eyes")),
+        ];
+        assert_eq!(parts, expected);
+    }
+
+    #[test]
+    fn a_layout_is_of_the_daemons_model_and_of_no_other() {
+        let (root, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = Store::open(root.path()).unwrap();
+        let put = |name: &str, weights: &[u8]| {
+            let layer = Layer::new(
+                media_type::MODEL,
+                store.put_blob(weights).unwrap(),
+                weights.len() as u64,
+            );
+            let digest = store.put_blob(b"{}").unwrap();
+            let media_type = media_type::CONFIG.to_owned();
+            let manifest = Manifest::new(Descriptor { media_type, digest, size: 2 }, vec![layer]);
+            store.put_manifest(&Name::parse(name).unwrap(), &manifest.to_json()).unwrap()
+        };
+        let stored = put("m", b"ours");
+        let model = |name: &str, bytes: &[u8]| FilesResponse {
+            name: name.to_owned(),
+            manifest: String::from_utf8(bytes.to_vec()).unwrap(),
+            ..FilesResponse::default()
+        };
+        let write = |model: &FilesResponse| {
+            write_layout(root.path(), model, folder.path(), oci_layout::Format::OciLayout)
+        };
+        let theirs = put("other", b"theirs").bytes;
+        for elsewhere in [model("m", &theirs), model("absent", &theirs)] {
+            let error = write(&elsewhere).unwrap_err();
+            let failure = error.downcast_ref::<Failure>().unwrap();
+            assert!(failure.hints[0].contains("on the daemon's machine"), "{failure}");
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        }
+        assert_eq!(write(&model("m", &stored.bytes)).unwrap(), stored.digest);
     }
 }

@@ -242,8 +242,14 @@ pub struct FilesResponse {
 /// One layer of a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelFile {
-    /// What it is.
+    /// What it is, in the words of the manifest's format.
     pub media_type: String,
+    /// Which of Ollama's types it amounts to, whatever the format; empty from a daemon that does not say.
+    #[serde(default)]
+    pub kind: String,
+    /// Which of the model's several files it is, from 1, where its name says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<u32>,
     /// Its digest.
     pub digest: String,
     /// Its size in bytes.

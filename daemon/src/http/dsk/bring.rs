@@ -212,6 +212,8 @@ pub(crate) async fn files(State(http): State<Arc<Http>>, request: Request) -> Na
 fn described(stored: &StoredManifest) -> FilesResponse {
     let layers = stored.manifest.layers.iter().map(|layer| ModelFile {
         media_type: layer.media_type.clone(),
+        kind: layer.kind().to_owned(),
+        part: layer.shard().map(|shard| shard.number),
         digest: layer.digest.to_string(),
         bytes: layer.size,
     });
