@@ -165,6 +165,9 @@ fn a_model_in_several_files_is_one_model() {
     assert!(code == Some(5) && refusal.contains("others are missing"), "{refusal}");
     let (code, refusal) = exit(&other, &["import", text(&path(1)), "--as", "cut"]);
     assert!(code == Some(1) && refusal.contains("00003-of-00003.gguf is no GGUF"), "{refusal}");
+    let loud = folder.path().join("Loud-00001-of-00001.GGUF");
+    fs::copy(&file, &loud).unwrap();
+    other.run(&["link", text(&loud), "--as", "loud"]);
     fs::copy(path(1), folder.path().join("alone.gguf")).unwrap();
     let alone = folder.path().join("alone.gguf");
     let (code, refusal) = exit(&other, &["import", text(&alone), "--as", "cut"]);
@@ -194,7 +197,22 @@ fn a_model_goes_out_as_a_layout_and_comes_in_again() {
         other.run(&["import", text(layout.path()), "--as", "b"]);
         assert_eq!(fs::read(blob(&other, &Digest::of(&tiny(9)))).unwrap(), tiny(9), "{format}");
         assert!(other.run(&["show", "b"]).contains("llama"), "{format}");
+        let copies = home();
+        other.run(&["export", "b", text(copies.path())]);
+        assert_eq!(fs::read(copies.path().join("b.gguf")).unwrap(), tiny(9), "{format}");
     }
+    // What rotted here does not go out, and what rotted there is written again.
+    let (layout, digest) = (home(), Digest::of(&tiny(9)));
+    let out = layout.path().join("blobs/sha256").join(digest.hex());
+    let export = || exit(&daemon, &["export", "a", text(layout.path()), "--as", "oci-layout"]);
+    fs::write(blob(&daemon, &digest), tiny(8)).unwrap();
+    let (code, refusal) = export();
+    assert!(code == Some(7) && refusal.contains("--repair") && !out.exists(), "{refusal}");
+    fs::write(blob(&daemon, &digest), tiny(9)).unwrap();
+    fs::create_dir_all(out.parent().unwrap()).unwrap();
+    fs::write(&out, tiny(8)).unwrap();
+    assert_eq!(export().0, Some(0));
+    assert_eq!(fs::read(&out).unwrap(), tiny(9));
 }
 
 #[test]
