@@ -13,7 +13,7 @@ use std::{
 };
 
 use dsk_daemon_engine::Usage;
-use dsk_registry::{Digest, Name, Store, StoreError, StoredManifest};
+use dsk_registry::{Digest, Name, Stamp, Store, StoreError, StoredManifest};
 use rusqlite::{Connection, Row, params};
 
 mod describe;
@@ -195,12 +195,7 @@ fn refresh(connection: &mut Connection, store: &Store) -> Result<bool, IndexErro
         if known.remove(&stamp.name.full()).as_deref() == Some(&*seen::text(&stamp)) {
             continue;
         }
-        let stored = store.manifest(&stamp.name).unwrap_or_else(|error| {
-            tracing::warn!(name = %stamp.name, %error, "skipping a manifest");
-            None
-        });
-        let described = stored.map(|stored| (Details::read(store, &stored), stored));
-        changed.push((stamp, described));
+        changed.push(Look::take(store, stamp));
     }
     if changed.is_empty() && known.is_empty() {
         return Ok(false);
@@ -209,17 +204,41 @@ fn refresh(connection: &mut Connection, store: &Store) -> Result<bool, IndexErro
     for name in known.keys() {
         forget(&transaction, name)?;
     }
-    for (stamp, described) in &changed {
-        // One that cannot be read is no row, and is not read again before it changes.
+    for Look { stamp, described, lasts } in &changed {
         forget(&transaction, &stamp.name.full())?;
         let stored = described.as_ref().map(|(_, stored)| stored);
-        seen::insert(&transaction, stamp, stored)?;
+        seen::insert(&transaction, stamp, stored, *lasts)?;
         if let Some((details, stored)) = described {
             insert(&transaction, stored, details)?;
         }
     }
     transaction.commit()?;
     Ok(true)
+}
+
+/// What one look at a manifest and its model showed.
+struct Look {
+    stamp: Stamp,
+    /// None for a manifest that cannot be read: it is no row.
+    described: Option<(Details, StoredManifest)>,
+    /// It holds until the manifest changes. What failed for another reason is looked at again.
+    lasts: bool,
+}
+
+impl Look {
+    fn take(store: &Store, stamp: Stamp) -> Look {
+        let stored = match store.manifest(&stamp.name) {
+            Ok(stored) => stored,
+            Err(error) => {
+                tracing::warn!(name = %stamp.name, %error, "skipping a manifest");
+                let lasts = matches!(error, StoreError::Corrupt { .. });
+                return Look { stamp, described: None, lasts };
+            }
+        };
+        let Some(stored) = stored else { return Look { stamp, described: None, lasts: true } };
+        let (details, lasts) = Details::read(store, &stored);
+        Look { stamp, described: Some((details, stored)), lasts }
+    }
 }
 
 fn forget(connection: &Connection, name: &str) -> Result<(), IndexError> {

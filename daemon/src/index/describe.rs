@@ -1,6 +1,9 @@
 //! What a model is, from its configuration, its template and its file's header.
 
-use dsk_daemon_engine::{gguf::Gguf, model::Summary};
+use dsk_daemon_engine::{
+    gguf::{Gguf, GgufError},
+    model::Summary,
+};
 use dsk_modelfiles::template::Template;
 use dsk_registry::{Store, StoredManifest};
 
@@ -20,28 +23,30 @@ pub(super) struct Details {
 }
 
 impl Details {
-    /// Reads them. A model that cannot be read is listed with what is known: it exists, it can be
-    /// deleted, and running it gives the right error.
-    pub(super) fn read(store: &Store, stored: &StoredManifest) -> Details {
+    /// Reads them, and says whether they hold for as long as the manifest does. A model that cannot be read
+    /// is listed with what is known: it exists, it can be deleted, and running it gives the right error.
+    pub(super) fn read(store: &Store, stored: &StoredManifest) -> (Details, bool) {
         let spec = match ModelSpec::resolve(store, &stored.name) {
             Ok(spec) => spec,
             Err(error) => {
-                tracing::warn!(model = %stored.name, %error, "a model cannot be described");
-                return Details::default();
+                tracing::debug!(model = %stored.name, %error, "a model cannot be described");
+                // A file that is missing may come back; one with the wrong bytes stays as it is.
+                let here = |digest| store.open_blob(digest).is_ok();
+                let whole = stored.manifest.blobs().iter().all(|blob| here(&blob.digest));
+                return (Details::default(), whole);
             }
         };
-        let summary = match Gguf::open_all(&spec.model_files).map(|gguf| Summary::read(&gguf)) {
-            Ok(Ok(summary)) => Some(summary),
+        match Gguf::open_all(&spec.model_files).map(|gguf| Summary::read(&gguf)) {
+            Ok(Ok(summary)) => (Details::from_parts(&spec, Some(&summary)), true),
             Ok(Err(error)) => {
                 tracing::debug!(model = %stored.name, %error, "a header is not understood");
-                None
+                (Details::from_parts(&spec, None), true)
             }
             Err(error) => {
                 tracing::debug!(model = %stored.name, %error, "a model file cannot be read");
-                None
+                (Details::from_parts(&spec, None), !matches!(error, GgufError::Open { .. }))
             }
-        };
-        Details::from_parts(&spec, summary.as_ref())
+        }
     }
 
     /// What the configuration says comes first: it is what other programs show.

@@ -46,17 +46,23 @@ pub(super) fn known(connection: &Connection) -> Result<BTreeMap<String, String>,
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Notes what a row was made from; without a manifest, that the file holds none.
+/// Notes what a row was made from; without a manifest, that the file holds none. One that does not last is
+/// made again at the next look.
 pub(super) fn insert(
     connection: &Connection,
     stamp: &Stamp,
     stored: Option<&StoredManifest>,
+    lasts: bool,
 ) -> Result<(), IndexError> {
     let blobs = stored.map(|stored| stored.manifest.blobs()).unwrap_or_default();
     let blobs: Vec<String> = blobs.iter().map(|blob| blob.digest.hex()).collect();
     connection.execute(
         "INSERT OR REPLACE INTO seen (name, stamp, blobs) VALUES (?1, ?2, ?3)",
-        params![stamp.name.full(), text(stamp), blobs.join(",")],
+        params![
+            stamp.name.full(),
+            if lasts { text(stamp) } else { String::new() },
+            blobs.join(",")
+        ],
     )?;
     Ok(())
 }

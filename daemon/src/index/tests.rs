@@ -104,6 +104,37 @@ async fn a_model_that_lacks_a_file_is_listed_as_damaged() {
 }
 
 #[tokio::test]
+async fn what_was_away_at_the_first_look_is_described_once_it_is_back() {
+    let files = Files::new();
+    files.add("a", "{}", &tiny_model("llama", 1));
+    let name = Name::parse("a").unwrap();
+    let weights = files.store.manifest(&name).unwrap().unwrap().manifest.layers[0].digest;
+    let (path, aside) = (files.store.blob_path(&weights), files.folder.path().join("aside"));
+    std::fs::rename(&path, &aside).unwrap();
+    let index = Index::open(&files.path()).unwrap();
+    assert_eq!(shown(&index.refresh(&files.store).await.unwrap()), ["a:latest  "]);
+    std::fs::rename(&aside, &path).unwrap();
+    let models = index.refresh(&files.store).await.unwrap();
+    assert_eq!(shown(&models), ["a:latest llama completion+insert"]);
+}
+
+#[test]
+fn a_manifest_that_the_disk_does_not_give_is_looked_at_again() {
+    let files = Files::new();
+    files.add("a", "{}", b"1");
+    let manifest = files.store.root().join("manifests/registry.ollama.ai/library/a/latest");
+    let stamp = || files.store.stamps().unwrap().remove(0);
+    assert!(Look::take(&files.store, stamp()).lasts);
+    std::fs::write(&manifest, "{").unwrap();
+    assert!(Look::take(&files.store, stamp()).lasts);
+    // A file that is there, and gives an error to whoever reads its first byte.
+    std::fs::remove_file(&manifest).unwrap();
+    std::os::unix::fs::symlink("/proc/self/mem", &manifest).unwrap();
+    let look = Look::take(&files.store, stamp());
+    assert!(!look.lasts && look.described.is_none());
+}
+
+#[tokio::test]
 async fn a_manifest_that_cannot_be_read_is_no_model_until_it_can() {
     let files = Files::new();
     files.add("a", "{}", b"1");
