@@ -37,6 +37,7 @@ use crate::{
     trust::TrustConfig,
 };
 use auth::Grants;
+use download::Budget;
 use registries::{Registries, Route};
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -235,11 +236,9 @@ impl Client {
         progress: impl Fn(Progress) + Send + Sync,
         cancel: &CancellationToken,
     ) -> Result<StoredManifest, ClientError> {
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => Err(ClientError::Cancelled),
-            result = pull::run(self, store, name, options, &progress) => result,
-        }
+        let budget = pull::budget(self, options);
+        let run = pull::run(self, store, name, (options, &budget), &progress);
+        settled(run, &budget, cancel).await
     }
 
     /// Fetches one file from any web server into the store, as the blob of its digest, for a model that is
@@ -253,11 +252,9 @@ impl Client {
         progress: impl Fn(Progress) + Send + Sync,
         cancel: &CancellationToken,
     ) -> Result<Fetched, ClientError> {
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => Err(ClientError::Cancelled),
-            result = file::run(self, store, (name, file), options, &progress) => result,
-        }
+        let budget = pull::budget(self, options);
+        let run = file::run(self, store, (name, file), (options, &budget), &progress);
+        settled(run, &budget, cancel).await
     }
 
     /// Fetches the blobs that a model of the store lacks, and nothing else: those of the manifest that the
@@ -270,11 +267,9 @@ impl Client {
         progress: impl Fn(Progress) + Send + Sync,
         cancel: &CancellationToken,
     ) -> Result<StoredManifest, ClientError> {
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => Err(ClientError::Cancelled),
-            result = pull::repair(self, store, name, options, &progress) => result,
-        }
+        let budget = pull::budget(self, options);
+        let run = pull::repair(self, store, name, (options, &budget), &progress);
+        settled(run, &budget, cancel).await
     }
 
     /// What the source offers for a name that leaves the quantization open, smallest first: the
@@ -338,4 +333,20 @@ impl Client {
             result = push::run(self, store, name, options, &progress) => result,
         }
     }
+}
+
+/// Runs a transfer until it ends or is cancelled, then waits until its threads have let go of their files:
+/// whoever is told of the end may remove them.
+async fn settled<T>(
+    run: impl Future<Output = Result<T, ClientError>>,
+    budget: &Budget,
+    cancel: &CancellationToken,
+) -> Result<T, ClientError> {
+    let result = tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(ClientError::Cancelled),
+        result = run => result,
+    };
+    budget.settle().await;
+    result
 }

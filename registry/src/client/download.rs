@@ -16,6 +16,7 @@ pub(super) mod source;
 pub(super) mod window;
 
 use super::Limits;
+use crate::pump::blocking;
 use rate::Pace;
 use std::{
     sync::{
@@ -25,6 +26,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use window::Ahead;
 
 /// Ranges are no smaller than this, in bytes, however small the blob.
@@ -51,6 +53,9 @@ pub(super) struct Budget {
     connections_max: u64,
     /// The limits of this pull and of the whole client.
     paces: [Arc<Pace>; 2],
+    /// What has files of the store in its hands on threads, which no future takes with it when it is dropped.
+    works: TaskTracker,
+    ending: CancellationToken,
 }
 
 impl Budget {
@@ -71,7 +76,31 @@ impl Budget {
             range_max,
             connections_max,
             paces,
+            works: TaskTracker::new(),
+            ending: CancellationToken::new(),
         }
+    }
+
+    /// Runs blocking work that has a file of the store in its hands.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        // With the result, which may be such a file and go unread.
+        let token = self.works.token();
+        blocking(move || (work(), token)).await.0
+    }
+
+    /// Whether the pull has ended, so that long work need not.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.is_cancelled()
+    }
+
+    /// Waits until every file has been let go of, after whoever used them is gone.
+    pub(super) async fn settle(&self) {
+        self.ending.cancel();
+        self.works.close();
+        self.works.wait().await;
     }
 
     /// How large the ranges of a blob are, in bytes.

@@ -6,7 +6,7 @@ use super::{
     retry::{Failure, FailureKind, Retry},
     session::Session,
 };
-use crate::{Descriptor, Digest, Partial, Store, StoreError, extents::Extents, pump::blocking};
+use crate::{Descriptor, Digest, Partial, Store, StoreError, extents::Extents};
 use std::{sync::Arc, time::Duration};
 
 /// A try that gains this many bytes makes the failures before it forgotten.
@@ -61,8 +61,13 @@ impl Fetch<'_> {
                 self.tell(size);
                 return Ok(None);
             }
-            let store = self.store.clone();
-            match blocking(move || store.partial(&digest, size, journaled)).await {
+            let (store, budget) = (self.store.clone(), Arc::clone(self.budget));
+            let open = move || {
+                let partial = store.partial(&digest, size, journaled)?;
+                partial.salvage(&|| budget.is_ending())?;
+                Ok(partial)
+            };
+            match self.budget.blocking(open).await {
                 Ok(partial) => return Ok(Some(partial)),
                 Err(StoreError::Busy { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -124,12 +129,12 @@ impl<'a> Attempt<'a> {
         self.fetch.tell(blob.size);
         (self.fetch.report)(Progress::Verifying { digest: blob.digest });
         let partial = Arc::clone(&self.partial);
-        blocking(move || partial.publish(digest)).await
+        self.fetch.budget.blocking(move || partial.publish(digest)).await
     }
 
     async fn discard(&self) -> Result<(), ClientError> {
         let partial = Arc::clone(&self.partial);
-        Ok(blocking(move || partial.discard()).await?)
+        Ok(self.fetch.budget.blocking(move || partial.discard()).await?)
     }
 
     /// After a wrong digest: what came from an earlier transfer is fetched again first, then everything,
@@ -175,6 +180,6 @@ impl<'a> Attempt<'a> {
         }
         self.source.start_over();
         let partial = Arc::clone(&self.partial);
-        Ok(blocking(move || partial.keep(kept)).await?)
+        Ok(self.fetch.budget.blocking(move || partial.keep(kept)).await?)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Client, ClientError, Report, TransferOptions,
-    download::source::content_range,
+    download::{Budget, source::content_range},
     endpoint, pull,
     retry::{Failure, Retry},
     session::Session,
@@ -15,7 +15,7 @@ use reqwest::{
         HeaderValue, RANGE,
     },
 };
-use std::fmt;
+use std::{fmt, sync::Arc};
 use url::Url;
 
 /// The largest file that is believed in, in bytes: what the larger file systems can hold.
@@ -51,7 +51,7 @@ pub(super) async fn run(
     client: &Client,
     store: &Store,
     (name, file): (&Name, &WebFile),
-    options: &TransferOptions,
+    (options, budget): (&TransferOptions, &Arc<Budget>),
     report: Report<'_>,
 ) -> Result<Fetched, ClientError> {
     store.check_writable()?;
@@ -64,9 +64,8 @@ pub(super) async fn run(
     let blob = layer.descriptor();
     // Stands for the model until its file is here and says more.
     let note = Manifest::new(blob.clone(), vec![layer]).to_json();
-    let budget = pull::budget(client, options);
     let blobs = std::slice::from_ref(&blob);
-    let pin = pull::gather(&session, store, (blobs, &note), &budget, report).await?;
+    let pin = pull::gather(&session, store, (blobs, &note), budget, report).await?;
     Ok(Fetched { blob, pin })
 }
 

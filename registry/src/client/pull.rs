@@ -19,7 +19,7 @@ pub(super) async fn run(
     client: &Client,
     store: &Store,
     name: &Name,
-    options: &TransferOptions,
+    (options, budget): (&TransferOptions, &Arc<Budget>),
     report: Report<'_>,
 ) -> Result<StoredManifest, ClientError> {
     store.check_writable()?;
@@ -34,25 +34,45 @@ pub(super) async fn run(
         let store = store.clone();
         blocking(move || store.put_blob(&config).map(drop)).await?;
     }
-    complete(&session, store, (&manifest, bytes), &budget(client, options), report).await
+    complete(&session, store, (&manifest, bytes), budget, report).await
 }
 
-/// Fetches what a model of the store lacks, by its own manifest: a tag may mean another by now.
+/// Fetches what a model of the store lacks, by its own manifest: a tag may mean another by now. The name is
+/// left alone, for it may have been pulled anew or removed meanwhile.
 pub(super) async fn repair(
     client: &Client,
     store: &Store,
     name: &Name,
-    options: &TransferOptions,
+    (options, budget): (&TransferOptions, &Arc<Budget>),
     report: Report<'_>,
 ) -> Result<StoredManifest, ClientError> {
+    store.check_writable()?;
     let stored = store.manifest(name)?;
     let stored = stored.ok_or_else(|| StoreError::NotFound { what: name.to_string() })?;
     let session = Session::open(client, name, options).await?;
     if hub::is_hub(name.host()) {
         hub::learn(&session, &stored.manifest);
     }
-    let manifest = (&stored.manifest, stored.bytes);
-    complete(&session, store, manifest, &budget(client, options), report).await
+    let blobs = stored.manifest.blobs();
+    let pin = store.pin(digests(&stored));
+    check_space(store, &blobs)?;
+    fetch_all(&session, store, &blobs, budget, report).await?;
+    drop(pin);
+    let (store, name) = (store.clone(), name.clone());
+    blocking(move || repaired(&store, &name, &stored)).await
+}
+
+/// The model by now; what was fetched in vain for one that is another, or none, goes.
+fn repaired(
+    store: &Store,
+    name: &Name,
+    before: &StoredManifest,
+) -> Result<StoredManifest, ClientError> {
+    let now = store.manifest(name)?;
+    if now.as_ref().is_none_or(|now| now.digest != before.digest) {
+        store.remove_unused(digests(before))?;
+    }
+    Ok(now.ok_or_else(|| StoreError::NotFound { what: name.to_string() })?)
 }
 
 /// What one transfer may take of connections, memory and the link.

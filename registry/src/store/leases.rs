@@ -56,3 +56,25 @@ impl Drop for Pin {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{name, put_model, scratch};
+    use std::{thread, time::Duration};
+
+    #[test]
+    fn fault_35_a_lease_waits_for_a_deletion_at_work() {
+        let scratch = scratch();
+        let store = &scratch.store;
+        put_model(store, "m", b"weights");
+        let deleting = guard(&store.0.manifests);
+        thread::scope(|scope| {
+            let lease = scope.spawn(|| store.lease(&name("m")).unwrap());
+            thread::sleep(Duration::from_millis(50));
+            assert!(!lease.is_finished() && guard(&store.0.pins).is_empty());
+            drop(deleting);
+            assert!(lease.join().unwrap().is_some());
+        });
+    }
+}

@@ -121,20 +121,31 @@ pub(super) fn open_plain(path: &Path) -> Result<(File, Link), StoreError> {
 }
 
 /// Hashes a file from where it stands to its end.
-pub(super) fn hash(
+pub(super) fn hash(file: &File, path: &Path, progress: &dyn Fn(u64)) -> Result<Digest, StoreError> {
+    let whole = hash_while(file, path, &|done| {
+        progress(done);
+        true
+    });
+    Ok(whole?.expect("nobody ended it"))
+}
+
+/// [`hash`] for as long as `goes_on` of the bytes that are hashed; none when that ended it.
+pub(super) fn hash_while(
     mut file: &File,
     path: &Path,
-    progress: &dyn Fn(u64),
-) -> Result<Digest, StoreError> {
+    goes_on: &dyn Fn(u64) -> bool,
+) -> Result<Option<Digest>, StoreError> {
     let (mut hasher, mut buffer, mut done) = (Hasher::new(), vec![0; HASH_BYTES], 0);
     loop {
         let count = file.read(&mut buffer).map_err(|error| StoreError::io(path, error))?;
         if count == 0 {
-            return Ok(hasher.finish());
+            return Ok(Some(hasher.finish()));
         }
         hasher.update(&buffer[..count]);
         done += count as u64;
-        progress(done);
+        if !goes_on(done) {
+            return Ok(None);
+        }
     }
 }
 

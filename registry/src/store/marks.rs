@@ -7,17 +7,10 @@
 
 use super::{Store, StoreError, durable, journal::Journal};
 use crate::{Digest, Hasher, digest::HashState, extents::Extents};
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-};
+use std::{fs::File, os::unix::fs::FileExt, path::Path};
 
 /// Bytes between two marks.
 const MARK_BYTES: u64 = 16 << 20;
-/// Bytes read at once.
-const READ_BYTES: usize = 1 << 20;
 
 /// A hash that leaves marks.
 #[derive(Debug, Default)]
@@ -48,83 +41,69 @@ impl Marker {
     }
 }
 
-/// The ranges of `file` that are what was hashed when the marks were made. The rest after the last mark ends
-/// in the digest itself.
-fn right_ranges(
-    file: &File,
-    (size, digest): (u64, &Digest),
-    marks: &[HashState],
-) -> io::Result<Extents> {
-    let (mut right, mut buffer) = (Extents::default(), vec![0; READ_BYTES]);
-    for number in 0..=marks.len() {
-        let start = number as u64 * MARK_BYTES;
-        let end = size.min(start + MARK_BYTES);
-        let before = number.checked_sub(1).map(|before| &marks[before]);
-        let Some(mut hasher) = Hasher::from_state(before) else { continue };
-        let mut at = start;
-        while at < end {
-            let count = buffer.len().min((end - at) as usize);
-            file.read_exact_at(&mut buffer[..count], at)?;
-            hasher.update(&buffer[..count]);
-            at += count as u64;
-        }
-        let same = match marks.get(number) {
-            Some(after) => hasher.state() == *after,
-            None => hasher.finish() == *digest,
-        };
-        if same {
-            right.insert(start..end);
-        }
-    }
-    Ok(right)
-}
-
 impl Store {
-    /// Copies a damaged blob that was put aside to `file`, and says which ranges of it are right. None where
-    /// nothing tells, or nothing is.
+    /// Copies to `file` what is right of a damaged blob that was put aside, until `stop` says so, and says
+    /// which ranges that is: none where nothing tells.
     pub(super) fn salvage(
         &self,
         (digest, size): (&Digest, u64),
         journal: &Journal,
         (file, path): (&File, &Path),
-    ) -> Result<Option<Extents>, StoreError> {
-        let Some((source, from)) = self.put_aside_last(digest, size) else { return Ok(None) };
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Extents, StoreError> {
+        let mut right = Extents::default();
         let marks = journal.marks(digest)?;
-        if marks.len() as u64 != size / MARK_BYTES || marks.is_empty() {
-            return Ok(None);
+        if marks.is_empty() || marks.len() as u64 != size / MARK_BYTES {
+            return Ok(right);
         }
-        let read = right_ranges(&source, (size, digest), &marks);
-        let right = read.map_err(|error| StoreError::io(&from, error))?;
-        for range in right.iter() {
-            copy_range(&source, (file, path), range)?;
+        let Some(from) = self.put_aside_last(digest, size) else { return Ok(right) };
+        let damaged = Damaged { from, size, digest, marks };
+        for number in 0..=damaged.marks.len() {
+            if stop() {
+                break;
+            }
+            if let Some(piece) = damaged.right_piece(number) {
+                let at = number as u64 * MARK_BYTES;
+                durable::write_at(file, path, &piece, at)?;
+                right.insert(at..at + piece.len() as u64);
+            }
         }
-        Ok((!right.is_empty()).then_some(right))
+        Ok(right)
     }
 
     /// The last damaged file of this digest, if it has as many bytes as the blob.
-    fn put_aside_last(&self, digest: &Digest, size: u64) -> Option<(File, PathBuf)> {
+    fn put_aside_last(&self, digest: &Digest, size: u64) -> Option<File> {
         let all = (0..).map(|n| self.paths().quarantined(digest, n));
         let last = all.take_while(|path| path.exists()).last()?;
         let file = File::open(&last).ok()?;
         let metadata = file.metadata().ok()?;
-        (metadata.is_file() && metadata.len() == size).then_some((file, last))
+        (metadata.is_file() && metadata.len() == size).then_some(file)
     }
 }
 
-fn copy_range(
-    source: &File,
-    (file, path): (&File, &Path),
-    range: std::ops::Range<u64>,
-) -> Result<(), StoreError> {
-    let (mut at, mut buffer) = (range.start, vec![0; READ_BYTES]);
-    while at < range.end {
-        let count = buffer.len().min((range.end - at) as usize);
-        let piece = &mut buffer[..count];
-        source.read_exact_at(piece, at).map_err(|error| StoreError::io(path, error))?;
-        durable::write_at(file, path, piece, at)?;
-        at += count as u64;
+/// A damaged blob, and what its hash was on its way when it was not.
+struct Damaged<'a> {
+    from: File,
+    size: u64,
+    digest: &'a Digest,
+    marks: Vec<HashState>,
+}
+
+impl Damaged<'_> {
+    /// The bytes after a mark, if they can be read and lead to the next one; the last ones, to the digest.
+    fn right_piece(&self, number: usize) -> Option<Vec<u8>> {
+        let at = number as u64 * MARK_BYTES;
+        let mut piece = vec![0; MARK_BYTES.min(self.size - at) as usize];
+        self.from.read_exact_at(&mut piece, at).ok()?;
+        let before = number.checked_sub(1).map(|before| &self.marks[before]);
+        let mut hasher = Hasher::from_state(before)?;
+        hasher.update(&piece);
+        let same = match self.marks.get(number) {
+            Some(after) => hasher.state() == *after,
+            None => hasher.finish() == *self.digest,
+        };
+        same.then_some(piece)
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -143,20 +122,31 @@ mod tests {
         assert_eq!((digest, marks.len()), (Digest::of(&bytes), 2));
         let (first, second) = (MARK_BYTES as usize - 1, MARK_BYTES as usize);
         for (flipped, expected) in [
-            (vec![], format!("0-{size}")),
-            (vec![first], format!("{MARK_BYTES}-{size}")),
-            (vec![second], format!("0-{MARK_BYTES} {}-{size}", 2 * MARK_BYTES)),
-            (vec![0, second], format!("{}-{size}", 2 * MARK_BYTES)),
-            (vec![size as usize - 1], format!("0-{}", 2 * MARK_BYTES)),
-            (vec![0, second, size as usize - 1], String::new()),
+            (vec![], vec![0, 1, 2]),
+            (vec![first], vec![1, 2]),
+            (vec![second], vec![0, 2]),
+            (vec![0, second], vec![2]),
+            (vec![size as usize - 1], vec![0, 1]),
+            (vec![0, second, size as usize - 1], vec![]),
         ] {
             let mut damaged = bytes.clone();
             flipped.iter().for_each(|at: &usize| damaged[*at] ^= 1);
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(&damaged).unwrap();
-            let right = right_ranges(&file, (size, &digest), &marks).unwrap();
-            assert_eq!(right.to_string(), expected, "{flipped:?}");
+            let mut from = tempfile::tempfile().unwrap();
+            from.write_all(&damaged).unwrap();
+            let damaged = Damaged { from, size, digest: &digest, marks: marks.clone() };
+            let right = (0..3).filter(|number| damaged.right_piece(*number).is_some());
+            assert_eq!(right.collect::<Vec<_>>(), expected, "{flipped:?}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_right() {
+        let (digest, marks) = (Digest::of(b""), vec![Hasher::new().state()]);
+        // Shorter than it was, as a file is to whom a bad sector ends it.
+        let from = tempfile::tempfile().unwrap();
+        from.set_len(MARK_BYTES / 2).unwrap();
+        let damaged = Damaged { from, size: MARK_BYTES + 1, digest: &digest, marks };
+        assert!((0..2).all(|number| damaged.right_piece(number).is_none()));
     }
 
     #[test]

@@ -106,10 +106,6 @@ impl Partial {
         if written.is_empty() && length > 0 {
             durable::set_len(&self.file, &self.path, 0)?;
         }
-        let written = match written.is_empty() {
-            true => self.salvage()?,
-            false => written,
-        };
         *guard(&self.state) = State { written, validator, marks: Vec::new() };
         if self.journal.is_some() {
             // The name must be durable before an entry may say what it leads to.
@@ -122,11 +118,19 @@ impl Partial {
         Ok(())
     }
 
-    /// Begins with what is right of a damaged blob that was put aside.
-    fn salvage(&self) -> Result<Extents, StoreError> {
-        let Some(journal) = &self.journal else { return Ok(Extents::default()) };
+    /// Where nothing is there yet, begins with what is right of a damaged blob that was put aside, as much
+    /// of it as is copied before `stop` says so.
+    pub(crate) fn salvage(&self, stop: &dyn Fn() -> bool) -> Result<(), StoreError> {
+        let Some(journal) = self.journal.as_ref().filter(|_| self.written().is_empty()) else {
+            return Ok(());
+        };
         let (blob, into) = ((&self.claim.digest, self.size), (&self.file, self.path.as_path()));
-        Ok(self.claim.store.salvage(blob, journal, into)?.unwrap_or_default())
+        let right = self.claim.store.salvage(blob, journal, into, stop)?;
+        if !right.is_empty() {
+            guard(&self.state).written = right;
+            self.sync()?;
+        }
+        Ok(())
     }
 
     /// The bytes before the first hole.

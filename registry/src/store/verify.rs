@@ -8,7 +8,7 @@ use super::{
     Store, StoreError, durable,
     gc::files,
     guard,
-    links::hash,
+    links::hash_while,
     paths::{BlobFile, classify},
 };
 use crate::{Digest, Name, failpoints::step};
@@ -43,8 +43,10 @@ pub struct BadBlob {
     pub digest: Digest,
     /// What is wrong with it.
     pub reason: String,
-    /// Where it was put, unless it was missing or the store is not ours.
+    /// Where it was put.
     pub moved_to: Option<PathBuf>,
+    /// It is still where it was: it could not be read at all, or the store is not ours.
+    pub stays: bool,
     /// The models that need it.
     pub models: Vec<Name>,
 }
@@ -84,10 +86,14 @@ impl Store {
     ) -> Result<Verification, StoreError> {
         let tasks = Mutex::new(self.tasks(models)?);
         let found = Mutex::new(Verification::default());
+        let told = |checking| {
+            progress(checking);
+            !stop()
+        };
         let work = || -> Result<(), StoreError> {
             lower_priority();
             while let Some(task) = guard(&tasks).pop_front().filter(|_| !stop()) {
-                self.verify_one(task, progress, &found)?;
+                self.verify_one(task, &told, &found)?;
             }
             Ok(())
         };
@@ -134,18 +140,18 @@ impl Store {
     fn verify_one(
         &self,
         (digest, owners): Task,
-        progress: &(dyn Fn(Checking) + Sync),
+        goes_on: &(dyn Fn(Checking) -> bool + Sync),
         found: &Mutex<Verification>,
     ) -> Result<(), StoreError> {
         let bytes = owners.first().map(|(_, size)| *size);
-        let (size, verdict) = self.judge(&digest, bytes, progress)?;
+        let (size, verdict) = self.judge(&digest, bytes, goes_on)?;
         let mut found = guard(found);
         found.blobs += u64::from(size.is_some());
         found.bytes += size.unwrap_or(0);
-        if let Some((reason, moved_to)) = verdict {
+        if let Some(Verdict { reason, moved_to, stays }) = verdict {
             let models = owners.into_iter().map(|(name, _)| name).collect();
             tracing::warn!(%digest, reason, "a blob is damaged");
-            found.bad.push(BadBlob { digest, reason, moved_to, models });
+            found.bad.push(BadBlob { digest, reason, moved_to, stays, models });
         }
         Ok(())
     }
@@ -156,29 +162,40 @@ impl Store {
         &self,
         digest: &Digest,
         expected: Option<u64>,
-        progress: &(dyn Fn(Checking) + Sync),
+        goes_on: &(dyn Fn(Checking) -> bool + Sync),
     ) -> Result<(Option<u64>, Option<Verdict>), StoreError> {
         let path = self.blob_path(digest);
         let file = match self.open_blob(digest) {
             Ok(file) => file,
             Err(StoreError::NotFound { .. }) => {
-                return Ok((None, expected.map(|_| ("it is missing".to_owned(), None))));
+                let missing = || self.verdict("it is missing".to_owned(), None);
+                return Ok((None, expected.map(|_| missing())));
             }
             Err(StoreError::Link { reason, .. }) => {
                 let moved_to = self.quarantine_link(digest)?;
-                return Ok((None, Some((format!("the file it is linked to {reason}"), moved_to))));
+                let reason = format!("the file it is linked to {reason}");
+                return Ok((None, Some(self.verdict(reason, moved_to))));
             }
-            Err(error) => return Ok((None, Some((error.to_string(), None)))),
+            Err(error) => {
+                let unread = self.verdict(error.to_string(), None);
+                return Ok((None, Some(Verdict { stays: true, ..unread })));
+            }
         };
         let bytes = file.metadata().map_err(|error| StoreError::io(&path, error))?.len();
-        let reason = match hash(&file, &path, &|done| {
-            progress(Checking { digest: *digest, bytes, done });
-        }) {
-            Ok(got) if got == *digest => return Ok((Some(bytes), None)),
-            Ok(got) => format!("its {bytes} bytes hash to {got}"),
+        let read =
+            hash_while(&file, &path, &|done| goes_on(Checking { digest: *digest, bytes, done }));
+        let reason = match read {
+            Ok(None) => return Ok((None, None)),
+            Ok(Some(got)) if got == *digest => return Ok((Some(bytes), None)),
+            Ok(Some(got)) => format!("its {bytes} bytes hash to {got}"),
             Err(error) => error.to_string(),
         };
-        Ok((Some(bytes), Some((reason, self.quarantine(digest, &path, &file)?))))
+        let moved_to = self.quarantine(digest, &path, &file)?;
+        Ok((Some(bytes), Some(self.verdict(reason, moved_to))))
+    }
+
+    fn verdict(&self, reason: String, moved_to: Option<PathBuf>) -> Verdict {
+        Verdict { reason, moved_to, stays: !self.is_writable() }
     }
 
     /// Moves what was read from `path` out of the way, unless something else lies there by now. A linked
@@ -194,7 +211,8 @@ impl Store {
         }
         let _changing = guard(&self.0.manifests);
         let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        let same = match (read.metadata(), fs::symlink_metadata(path)) {
+        // Through a symbolic link, which is then what is moved.
+        let same = match (read.metadata(), fs::metadata(path)) {
             (Ok(read), Ok(there)) => identity(read) == identity(there),
             _ => false,
         };
@@ -222,8 +240,12 @@ impl Store {
     }
 }
 
-/// What is wrong, and where the file was put.
-type Verdict = (String, Option<PathBuf>);
+/// What is wrong with a blob, and what became of it.
+struct Verdict {
+    reason: String,
+    moved_to: Option<PathBuf>,
+    stays: bool,
+}
 
 /// On Linux a priority belongs to a thread, and this is the caller's own; what a verification reads waits
 /// for everybody else.

@@ -3,6 +3,7 @@
 //! A client that leaves ends it. One runs at a time: two would only take turns at the disk.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,18 +54,27 @@ async fn run(
     let mut report = report(&found);
     if request.repair {
         for name in found.damaged() {
-            match repair(&http, &name, request.insecure, &teller).await {
-                Ok(()) => report.repaired.push(name.to_string()),
-                Err(error) => {
-                    let failed = FailedRepair { model: name.to_string(), error: error.message };
-                    report.failed.push(failed);
-                }
+            let repaired = match in_the_way(&found, &name) {
+                Some(error) => Err(error),
+                None => repair(&http, &name, request.insecure, &teller).await,
+            };
+            let model = name.to_string();
+            match repaired {
+                Ok(()) => report.repaired.push(model),
+                Err(error) => report.failed.push(FailedRepair { model, error: error.message }),
             }
         }
     }
     let progress = ProgressLine::status("success");
     teller.tell(VerifyLine { progress, report: Some(report) }).await;
     Ok(())
+}
+
+/// A damaged file of the model that could not be put aside: nothing is fetched while it is there.
+fn in_the_way(found: &Verification, name: &Name) -> Option<ApiError> {
+    let bad = found.bad.iter().find(|bad| bad.stays && bad.models.contains(name))?;
+    let message = format!("{} stays where it is: {}", bad.digest.short(), bad.reason);
+    Some(ApiError::new(ErrorCode::InvalidModel, message))
 }
 
 /// Fetches what the model lacks from the registry that its name says.
@@ -84,9 +94,13 @@ async fn repair(
     };
     let cancel = CancellationToken::new();
     let repair = service.registry.repair(&service.store, name, &options, progress, &cancel);
+    let mut repair = pin!(repair);
     let repaired = tokio::select! {
-        repaired = repair => repaired,
-        () = teller.gone() => return Err(ErrorCode::Cancelled.into()),
+        repaired = &mut repair => repaired,
+        () = teller.gone() => {
+            cancel.cancel();
+            repair.await
+        }
     };
     repaired.map(drop).map_err(|error| failure::of_registry(&error))
 }

@@ -267,10 +267,14 @@ impl Lane {
         let works = [Shared::write_all, Shared::hash_all, Shared::sync_all];
         let threads = works.map(|work: fn(&Shared) -> Result<(), StoreError>| {
             let shared = Arc::clone(&shared);
+            let token = shared.budget.works.token();
             spawn_blocking(move || {
                 if let Err(error) = work(&shared) {
                     shared.fail(error);
                 }
+                // The file first.
+                drop(shared);
+                drop(token);
             })
         });
         Lane { shared, threads: threads.into() }

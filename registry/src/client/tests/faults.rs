@@ -388,3 +388,25 @@ async fn a_limit_on_the_rate_holds_for_all_connections_together() {
     client.pull(&here.store, &name("m"), &options, |_| {}, &cancel).await.unwrap();
     assert!(started.elapsed() >= Duration::from_millis(900), "{:?}", started.elapsed());
 }
+
+#[tokio::test]
+async fn whoever_cancels_a_pull_may_remove_its_files_at_once() {
+    let script = registry(|asked| right(asked).cut(RANGE / 2).then_stall()).await;
+    let client = client_with(&script.url, Limits { stall: Duration::from_secs(60), ..limits() });
+    for _ in 0..20 {
+        let (here, cancel) = (scratch(), CancellationToken::new());
+        let begun = |progress| {
+            let weights = Digest::of(&WEIGHTS);
+            if matches!(progress, Progress::Blob { digest, completed: 1.., .. } if digest == weights)
+            {
+                cancel.cancel();
+            }
+        };
+        let options = TransferOptions::default();
+        let pulled = client.pull(&here.store, &name("m"), &options, begun, &cancel).await;
+        assert!(matches!(pulled, Err(ClientError::Cancelled)), "{pulled:?}");
+        here.store.remove_unfinished(&name("m")).unwrap();
+        let left = std::fs::read_dir(here.store.root().join("blobs")).unwrap().count();
+        assert_eq!(left, 0);
+    }
+}

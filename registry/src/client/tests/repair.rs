@@ -1,8 +1,12 @@
 //! Models that lost a blob, made whole again.
 
-use super::{embedded::served, *};
-use crate::fixture::{LICENSE, name, put_model, scratch, weights};
-use std::fs;
+use super::{
+    embedded::served,
+    script::{Reply, Script},
+    *,
+};
+use crate::fixture::{LICENSE, Scratch, name, put_model, scratch, weights};
+use std::{fs, sync::LazyLock};
 
 #[tokio::test]
 async fn fault_06_a_repair_fetches_only_what_rotted() {
@@ -68,4 +72,50 @@ async fn fault_06_a_repair_fetches_only_the_range_that_rotted() {
     client.repair(&here.store, &name("m"), &options, note, &cancel).await.unwrap();
     assert_eq!(seen.first_of(&digest), Some(0));
     assert!(fs::read(&path).unwrap() == bytes);
+}
+
+static WEIGHTS: LazyLock<Vec<u8>> = LazyLock::new(|| weights(21, 300_000));
+
+/// A store whose model `m` lacks its weights.
+fn lacking() -> Scratch {
+    let here = scratch();
+    put_model(&here.store, "m", &WEIGHTS);
+    fs::remove_file(here.store.blob_path(&Digest::of(&WEIGHTS))).unwrap();
+    here
+}
+
+async fn repair(client: &Client, store: &Store) -> Result<StoredManifest, ClientError> {
+    let (options, cancel) = (TransferOptions::default(), CancellationToken::new());
+    client.repair(store, &name("m"), &options, |_| {}, &cancel).await
+}
+
+#[tokio::test]
+async fn fault_35_a_repair_leaves_a_name_alone_that_means_another_model_by_now() {
+    let removed: fn(&Store) = |store| assert!(store.remove(&name("m")).is_ok());
+    let pulled: fn(&Store) = |store| drop(put_model(store, "m", b"newer"));
+    for (meanwhile, left) in [(removed, None), (pulled, Some(Digest::of(b"newer")))] {
+        let here = lacking();
+        let store = here.store.clone();
+        let script = Script::of_model(&WEIGHTS, move |asked| {
+            if asked.count == 0 {
+                meanwhile(&store);
+            }
+            Reply::ranged(&WEIGHTS, asked)
+        });
+        let repaired = repair(&client(&script.await.url), &here.store).await;
+        let now = here.store.manifest(&name("m")).unwrap();
+        assert_eq!(now.map(|now| now.manifest.layers[0].digest), left);
+        assert_eq!(repaired.is_ok(), left.is_some(), "{repaired:?}");
+        assert!(left.is_none_or(|newer| here.store.has(&newer)));
+        assert!(!here.store.has(&Digest::of(&WEIGHTS)));
+    }
+}
+
+#[tokio::test]
+async fn after_a_repair_that_failed_the_model_can_be_removed_whole() {
+    let here = lacking();
+    repair(&client("http://127.0.0.1:1"), &here.store).await.unwrap_err();
+    assert!(here.store.unfinished().unwrap().is_empty());
+    here.store.remove(&name("m")).unwrap();
+    assert!(!here.store.has(&Digest::of(LICENSE)));
 }

@@ -3,6 +3,7 @@ use crate::{
     StoreError,
     fixture::{LICENSE, Scratch, name, put_model, scratch, weights},
 };
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Flips one bit in the middle of a blob.
 fn rot(store: &Store, digest: &Digest) {
@@ -79,6 +80,49 @@ fn progress_counts_up_and_a_stop_ends_it() {
     assert!(heard.len() > 2 && heard.is_sorted_by_key(|checking| checking.done));
     assert_eq!(heard.last().unwrap().done, 2_500_000);
     assert_eq!(store.verify(None, &|_| {}, &|| true).unwrap(), Verification::default());
+}
+
+#[test]
+fn a_stop_in_the_middle_of_a_blob_judges_nothing() {
+    let Scratch { store, folder: _folder } = scratch();
+    let bytes = weights(4, 5_000_000);
+    let digest = store.put_blob(&bytes).unwrap();
+    rot(&store, &digest);
+    let stopped = AtomicBool::new(false);
+    let first = |checking: Checking| {
+        assert!(checking.done < 5_000_000, "{checking:?}");
+        stopped.store(true, Ordering::Relaxed);
+    };
+    let found = store.verify(None, &first, &|| stopped.load(Ordering::Relaxed)).unwrap();
+    assert!(found.bad.is_empty() && found.blobs == 0 && store.has(&digest), "{found:?}");
+}
+
+#[test]
+fn a_blob_behind_a_symbolic_link_is_put_aside_by_its_link() {
+    let Scratch { store, folder } = scratch();
+    let elsewhere = folder.path().join("on another disk");
+    let digest = store.put_blob(b"weights").unwrap();
+    let path = store.blob_path(&digest);
+    fs::rename(&path, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    assert_eq!(verify(&store, None).bad, []);
+    fs::write(&elsewhere, "weightz").unwrap();
+    let bad = verify(&store, None).bad.remove(0);
+    assert!(!bad.stays && bad.moved_to.unwrap().is_symlink() && !store.has(&digest));
+    assert_eq!(fs::read(&elsewhere).unwrap(), b"weightz");
+}
+
+/// A link to itself, which not even root can open.
+#[test]
+fn what_cannot_be_read_at_all_stays_and_says_so() {
+    let Scratch { store, folder: _folder } = scratch();
+    let digest = put_model(&store, "a", b"weights").manifest.layers[0].digest;
+    let path = store.blob_path(&digest);
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let found = verify(&store, None);
+    let [bad] = found.bad.as_slice() else { panic!("{found:?}") };
+    assert!(bad.stays && bad.moved_to.is_none() && bad.models == [name("a")], "{bad:?}");
 }
 
 #[test]
