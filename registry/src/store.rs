@@ -27,6 +27,7 @@ mod races;
 mod removal;
 mod shelf;
 mod spool;
+mod temporary;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -78,6 +79,8 @@ struct Inner {
     tree: tree::Tree,
     /// Numbers temporary files.
     temporaries: AtomicU64,
+    /// Those that are being written.
+    live: Mutex<HashSet<PathBuf>>,
     /// Opened by the first transfer that needs it.
     journal: Mutex<Option<Arc<Journal>>>,
 }
@@ -103,6 +106,7 @@ impl Store {
             manifests: Mutex::default(),
             tree: tree::Tree::default(),
             temporaries: AtomicU64::default(),
+            live: Mutex::default(),
             journal: Mutex::default(),
         }))
     }
@@ -127,12 +131,6 @@ impl Store {
 
     fn paths(&self) -> &Paths {
         &self.0.paths
-    }
-
-    /// A path for a temporary file of this process that no other uses.
-    fn temporary(&self) -> PathBuf {
-        let number = self.0.temporaries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.paths().temporary(std::process::id(), number)
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn of_store(error: &StoreError) -> ApiError {
         }
         StoreError::NoSpace { .. } => ApiError::new(ErrorCode::NoSpace, text),
         StoreError::Busy { .. } | StoreError::Locked { .. } => ApiError::new(ErrorCode::Busy, text),
-        StoreError::Unwritable { .. } => ApiError::new(ErrorCode::Internal, text),
+        StoreError::Refused { .. } => ApiError::new(ErrorCode::Internal, text),
         StoreError::SizeMismatch { .. } | StoreError::Corrupt { .. } => {
             ApiError::new(ErrorCode::Internal, text)
         }

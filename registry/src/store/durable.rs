@@ -121,7 +121,7 @@ pub(super) fn create_folders(folder: &Path) -> Result<(), StoreError> {
 fn create_folder(folder: &Path) -> Result<(), StoreError> {
     match fs::create_dir(folder) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists || !folder.is_dir() => {
-            Err(StoreError::Unwritable { path: folder.to_owned(), source: error })
+            Err(StoreError::Refused { path: folder.to_owned(), source: error })
         }
         _ => Ok(()),
     }
@@ -131,7 +131,7 @@ fn create_folder(folder: &Path) -> Result<(), StoreError> {
 pub(super) fn check_writable(folder: &Path) -> Result<(), StoreError> {
     use rustix::fs::Access;
     rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)
-        .map_err(|error| StoreError::Unwritable { path: folder.to_owned(), source: error.into() })
+        .map_err(|error| StoreError::Refused { path: folder.to_owned(), source: error.into() })
 }
 
 /// Tells a watching test what is about to happen at `path`; see [`disk`].

@@ -39,9 +39,9 @@ pub enum StoreError {
         /// What was being written.
         path: PathBuf,
     },
-    /// The store cannot be written by this user.
-    #[error("cannot write {}: {source}; check its owner and permissions", path.display())]
-    Unwritable {
+    /// The system refuses this user a file or a folder.
+    #[error("access to {} is refused: {source}; check its owner and permissions", path.display())]
+    Refused {
         /// The file or folder.
         path: PathBuf,
         /// The system's word for it.
@@ -106,7 +106,7 @@ impl StoreError {
         match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::NoSpace { path },
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-                StoreError::Unwritable { path, source }
+                StoreError::Refused { path, source }
             }
             _ => StoreError::Io { path, source },
         }
@@ -126,7 +126,9 @@ mod tests {
         let sorted = |kind: ErrorKind| StoreError::io(Path::new("/m/x"), kind.into());
         assert!(matches!(sorted(ErrorKind::StorageFull), StoreError::NoSpace { .. }));
         assert!(matches!(sorted(ErrorKind::QuotaExceeded), StoreError::NoSpace { .. }));
-        assert!(matches!(sorted(ErrorKind::ReadOnlyFilesystem), StoreError::Unwritable { .. }));
+        assert!(matches!(sorted(ErrorKind::ReadOnlyFilesystem), StoreError::Refused { .. }));
+        let read = sorted(ErrorKind::PermissionDenied).to_string();
+        assert!(read.starts_with("access to /m/x is refused: "), "{read}");
         assert!(sorted(ErrorKind::BrokenPipe).to_string().starts_with("/m/x: "));
     }
 }

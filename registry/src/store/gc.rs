@@ -137,7 +137,7 @@ impl Collector<'_> {
                 {
                     GarbageKind::Partial
                 }
-                BlobFile::Temporary => GarbageKind::Temporary,
+                BlobFile::Temporary if !self.store.is_live(&path) => GarbageKind::Temporary,
                 _ => continue,
             };
             self.take(kind, &path, file_name)?;

@@ -1,7 +1,7 @@
 //! Files that become blobs of the store: cloned where the file system can, else copied, else hard linked.
 
 use super::{
-    Store, StoreError, durable,
+    Pin, Store, StoreError, durable, guard,
     links::{hash, open_plain},
 };
 use crate::{Digest, Hasher, failpoints::step};
@@ -27,42 +27,54 @@ pub enum ImportMode {
 }
 
 impl Store {
-    /// Makes a file a blob and returns its digest. `progress` hears the bytes that are hashed.
+    /// Makes a file a blob. `progress` hears the bytes that are hashed. The pin keeps the blob until a
+    /// manifest names it: one that is a second name for an old file looks as old as that.
     pub fn import_file(
         &self,
         path: &Path,
         mode: ImportMode,
         progress: &dyn Fn(u64),
-    ) -> Result<Digest, StoreError> {
+    ) -> Result<(Digest, Pin), StoreError> {
         self.check_writable()?;
         let temporary = self.temporary();
-        let made = match mode {
-            ImportMode::Copy => copy(path, &temporary, progress),
-            ImportMode::HardLink => hard_link(path, &temporary, progress),
+        let (digest, file) = match mode {
+            ImportMode::Copy => copy(path, temporary.path(), progress)?,
+            ImportMode::HardLink => hard_link(path, temporary.path(), progress)?,
         };
-        let published = made.and_then(|(digest, file)| {
-            self.publish_file(&file, &temporary, &digest)?;
-            Ok(digest)
-        });
-        if published.is_err() {
-            durable::remove(&temporary)?;
+        Ok((digest, self.publish_file(&file, temporary.path(), &digest)?))
+    }
+
+    /// Copies a blob out of another store, unless it is here. What has rotted there stays there.
+    pub(crate) fn import_blob(&self, from: &Store, digest: &Digest) -> Result<Pin, StoreError> {
+        let pin = self.pin([*digest]);
+        if self.has(digest) {
+            return Ok(pin);
         }
-        published
+        self.check_writable()?;
+        let (path, temporary) = (from.blob_path(digest), self.temporary());
+        let (got, file) = copy(&path, temporary.path(), &|_| {})?;
+        if got != *digest {
+            return Err(StoreError::Corrupt { path, reason: format!("its bytes hash to {got}") });
+        }
+        self.publish_file(&file, temporary.path(), digest)
     }
 
     /// Gives a complete file its blob's name.
-    fn publish_file(&self, file: &File, path: &Path, digest: &Digest) -> Result<(), StoreError> {
+    fn publish_file(&self, file: &File, path: &Path, digest: &Digest) -> Result<Pin, StoreError> {
         step("blob-verified");
         durable::sync_file(file, path)?;
         step("blob-synced");
+        let pin = self.pin([*digest]);
+        // A collection that saw the blob before the pin has ended by now, and may have taken it.
+        let _changing = guard(&self.0.manifests);
         if self.paths().blob(digest).is_file() {
-            return durable::remove(path).map(drop);
+            return Ok(pin);
         }
         durable::rename(path, &self.paths().blob(digest))?;
         step("blob-renamed");
         durable::sync_folder(&self.paths().blobs())?;
         step("blob-published");
-        Ok(())
+        Ok(pin)
     }
 }
 
@@ -116,8 +128,14 @@ fn hard_link(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{scratch, weights};
-    use std::os::unix::fs::MetadataExt;
+    use crate::{
+        GcOptions,
+        fixture::{scratch, weights},
+    };
+    use std::{
+        os::unix::fs::MetadataExt,
+        time::{Duration, SystemTime},
+    };
 
     #[test]
     fn a_file_is_imported_by_copy_and_by_hard_link() {
@@ -128,7 +146,8 @@ mod tests {
             let bytes = weights(2, 2_500_000);
             fs::write(&file, &bytes).unwrap();
             let heard = std::cell::Cell::new(0);
-            let digest = scratch.store.import_file(&file, mode, &|done| heard.set(done)).unwrap();
+            let progress = |done| heard.set(done);
+            let (digest, _pin) = scratch.store.import_file(&file, mode, &progress).unwrap();
             assert_eq!((digest, heard.get()), (Digest::of(&bytes), 2_500_000), "{mode:?}");
             assert_eq!(scratch.store.read_blob(&digest, 2_500_000).unwrap(), bytes);
             let inode = |path: &Path| fs::metadata(path).unwrap().ino();
@@ -145,12 +164,46 @@ mod tests {
         let scratch = scratch();
         let file = scratch.folder.path().join("mine.gguf");
         fs::write(&file, "first").unwrap();
-        let digest = scratch.store.import_file(&file, ImportMode::HardLink, &|_| {}).unwrap();
+        let imported = scratch.store.import_file(&file, ImportMode::HardLink, &|_| {});
+        let (digest, _pin) = imported.unwrap();
         fs::write(&file, "other").unwrap();
         let found = scratch.store.verify(None, &|_| {}, &|| false).unwrap();
         assert_eq!(found.bad.iter().map(|bad| bad.digest).collect::<Vec<_>>(), [digest]);
         // It is the user's file too, and stays.
         assert!(file.exists() && !scratch.store.has(&digest));
+    }
+
+    #[test]
+    fn fault_35_an_old_file_is_imported_by_hard_link_while_a_collection_runs() {
+        let scratch = scratch();
+        let file = scratch.folder.path().join("mine.gguf");
+        fs::write(&file, weights(2, 2_500_000)).unwrap();
+        let year = SystemTime::now() - Duration::from_secs(365 * 24 * 3600);
+        File::options().write(true).open(&file).unwrap().set_modified(year).unwrap();
+        let collect = || scratch.store.gc(&GcOptions::default()).unwrap().items;
+        // It is hashed under a temporary name, which a collection must not take.
+        let during = |_: u64| assert_eq!(collect(), []);
+        let imported = scratch.store.import_file(&file, ImportMode::HardLink, &during);
+        let (digest, pin) = imported.unwrap();
+        // Nor the blob, before a manifest names it.
+        assert_eq!(collect(), []);
+        assert!(scratch.store.has(&digest));
+        drop(pin);
+        assert_eq!(collect().len(), 1);
+        assert!(file.exists());
+    }
+
+    #[test]
+    fn a_blob_of_another_store_comes_over_when_it_is_whole() {
+        let (here, there) = (scratch(), scratch());
+        let digest = there.store.put_blob(b"weights").unwrap();
+        let _pin = here.store.import_blob(&there.store, &digest).unwrap();
+        assert_eq!(here.store.read_blob(&digest, 7).unwrap(), b"weights");
+        let rotten = there.store.put_blob(b"rotten").unwrap();
+        fs::write(there.store.blob_path(&rotten), "rottem").unwrap();
+        let refused = here.store.import_blob(&there.store, &rotten);
+        assert!(matches!(refused, Err(StoreError::Corrupt { .. })), "{refused:?}");
+        assert_eq!(fs::read_dir(here.store.paths().blobs()).unwrap().count(), 1);
     }
 
     #[test]

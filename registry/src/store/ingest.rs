@@ -1,6 +1,6 @@
 //! Uncommitted content: an [`Ingest`] knows what its bytes must hash to, an [`Upload`] learns it last.
 
-use super::{Store, StoreError, durable, guard, spool::Spool};
+use super::{Store, StoreError, durable, guard, spool::Spool, temporary::Temporary};
 use crate::Digest;
 
 /// What stat(2) counts a file's space in, whatever the file system.
@@ -84,8 +84,9 @@ impl Store {
     /// Starts writing bytes whose digest comes at the end.
     pub(crate) fn upload(&self) -> Result<Upload, StoreError> {
         self.check_writable()?;
-        let spool = Spool::open(self.temporary())?;
-        Ok(Upload { store: self.clone(), spool: Some(spool) })
+        let temporary = self.temporary();
+        let spool = Spool::open(temporary.path().to_owned())?;
+        Ok(Upload { store: self.clone(), spool, _temporary: temporary })
     }
 }
 
@@ -117,39 +118,29 @@ impl Ingest {
     }
 }
 
-/// Bytes that someone sends us. Dropping it before [`Upload::commit`] deletes them.
+/// Bytes that someone sends us. They are gone with it, unless [`Upload::commit`] published them.
 #[derive(Debug)]
 pub(crate) struct Upload {
     store: Store,
-    /// None once committed.
-    spool: Option<Spool>,
+    spool: Spool,
+    _temporary: Temporary,
 }
 
 impl Upload {
     pub(crate) fn offset(&self) -> u64 {
-        self.spool.as_ref().map_or(0, Spool::offset)
+        self.spool.offset()
     }
 
     /// A second handle on the bytes, for reading them at their offsets while more arrive.
     pub(crate) fn reader(&self) -> Result<std::fs::File, StoreError> {
-        let temporary = || StoreError::NotFound { what: "an upload that is over".to_owned() };
-        self.spool.as_ref().ok_or_else(temporary)?.reader()
+        self.spool.reader()
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.spool.as_mut().map_or(Ok(()), |spool| spool.append(bytes))
+        self.spool.append(bytes)
     }
 
-    pub(crate) fn commit(mut self, digest: &Digest) -> Result<(), StoreError> {
-        let target = self.store.paths().blob(digest);
-        self.spool.take().map_or(Ok(()), |spool| spool.publish(digest, &target))
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if let Some(spool) = &self.spool {
-            spool.remove();
-        }
+    pub(crate) fn commit(self, digest: &Digest) -> Result<(), StoreError> {
+        self.spool.publish(digest, &self.store.paths().blob(digest))
     }
 }

@@ -5,7 +5,7 @@
 //! note is looked at each time the blob is used, and a file that changed or is gone is refused. So a
 //! linked blob has no final name of its own, and what lies under a final name still hashes to it.
 
-use super::{Store, StoreError, durable, guard};
+use super::{Pin, Store, StoreError, durable, guard};
 use crate::{Digest, Hasher};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -55,8 +55,12 @@ impl Link {
 
 impl Store {
     /// Makes a file elsewhere a blob without copying it: hashes it, and notes where it is. `progress`
-    /// hears the bytes that are hashed.
-    pub fn link_file(&self, path: &Path, progress: &dyn Fn(u64)) -> Result<Digest, StoreError> {
+    /// hears the bytes that are hashed. The pin keeps the blob until a manifest names it.
+    pub fn link_file(
+        &self,
+        path: &Path,
+        progress: &dyn Fn(u64),
+    ) -> Result<(Digest, Pin), StoreError> {
         self.check_writable()?;
         let path = fs::canonicalize(path).map_err(|error| StoreError::io(path, error))?;
         let refused =
@@ -72,11 +76,12 @@ impl Store {
         let digest = hash(&file, &path, progress)?;
         // What was written while it was read is in the hash or is not.
         link.check()?;
+        let pin = self.pin([digest]);
         let _changing = guard(&self.0.manifests);
         if !self.paths().blob(&digest).is_file() {
             self.write_link(&digest, &link)?;
         }
-        Ok(digest)
+        Ok((digest, pin))
     }
 
     fn write_link(&self, digest: &Digest, link: &Link) -> Result<(), StoreError> {
@@ -84,9 +89,9 @@ impl Store {
         let note =
             serde_json::to_vec(link).expect("a path that was found to be UTF-8, and numbers");
         durable::create_folders(&folder)?;
-        let file = durable::write_new(&temporary, &note)?;
-        durable::sync_file(&file, &temporary)?;
-        durable::rename(&temporary, &self.paths().link(digest))?;
+        let file = durable::write_new(temporary.path(), &note)?;
+        durable::sync_file(&file, temporary.path())?;
+        durable::rename(temporary.path(), &self.paths().link(digest))?;
         durable::sync_folder(&folder)
     }
 
@@ -164,7 +169,7 @@ mod tests {
         let file = elsewhere.path().join("w.gguf");
         let bytes = weights(5, 3_000_000);
         fs::write(&file, &bytes).unwrap();
-        let digest = scratch.store.link_file(&file, &|_| {}).unwrap();
+        let digest = scratch.store.link_file(&file, &|_| {}).unwrap().0;
         assert_eq!(digest, Digest::of(&bytes));
         for blob in [LICENSE, CONFIG] {
             scratch.store.put_blob(blob).unwrap();
@@ -237,7 +242,7 @@ mod tests {
         }
         let symbolic = elsewhere.path().join("symbolic.gguf");
         std::os::unix::fs::symlink(&file, &symbolic).unwrap();
-        assert_eq!(store.link_file(&symbolic, &|_| {}).unwrap(), digest);
+        assert_eq!(store.link_file(&symbolic, &|_| {}).unwrap().0, digest);
         assert_eq!(store.blob_path(&digest), fs::canonicalize(file).unwrap());
     }
 

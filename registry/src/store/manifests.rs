@@ -142,14 +142,14 @@ impl Store {
     pub(super) fn write_manifest(&self, target: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         self.check_writable()?;
         let temporary = self.temporary();
-        let file = durable::write_new(&temporary, bytes)?;
+        let file = durable::write_new(temporary.path(), bytes)?;
         step("manifest-written");
-        durable::sync_file(&file, &temporary)?;
+        durable::sync_file(&file, temporary.path())?;
         step("manifest-synced");
         let folder = target.parent().unwrap_or(self.root());
         durable::create_folders(folder)?;
         step("manifest-folders");
-        durable::rename(&temporary, target).inspect_err(|_| drop(durable::remove(&temporary)))?;
+        durable::rename(temporary.path(), target)?;
         step("manifest-renamed");
         durable::sync_folder(folder)?;
         step("manifest-published");

@@ -4,8 +4,10 @@ use crate::{
     fixture::{CONFIG, LICENSE, Scratch, manifest_of, name, put_model, scratch, weights},
     media_type,
 };
+use disk::Watch;
 use std::{
     fs,
+    io::ErrorKind,
     time::{Duration, SystemTime},
 };
 
@@ -242,7 +244,7 @@ fn a_collection_takes_old_leftovers_only() {
     store.ingest(&Digest::of(b"never finished")).unwrap().write(b"never").unwrap();
     let ollamas = Digest::of(b"ollama's");
     fs::write(store.paths().foreign_journal(&ollamas, 0), "{}").unwrap();
-    fs::write(store.temporary(), "left by a crash").unwrap();
+    fs::write(store.paths().temporary(std::process::id(), 9), "left by a crash").unwrap();
     fs::write(store.paths().blobs().join("notes.txt"), "not ours").unwrap();
 
     let after = |seconds| {
@@ -345,7 +347,7 @@ fn an_unwritable_place_is_named() {
     fs::write(&file, "").unwrap();
     for place in [file.join("models"), PathBuf::from("/proc/dsk-models")] {
         let error = Store::open(&place).unwrap_err();
-        assert!(matches!(error, StoreError::Unwritable { .. }), "{error}");
+        assert!(matches!(error, StoreError::Refused { .. }), "{error}");
         let culprit = place.parent().filter(|_| !place.starts_with("/proc")).unwrap_or(&place);
         assert!(error.to_string().contains(culprit.to_str().unwrap()), "{error}");
     }
@@ -370,6 +372,52 @@ fn an_upload_that_is_not_committed_leaves_nothing() {
     assert_eq!(tree(&scratch).len(), 1);
     drop(upload);
     assert_eq!(tree(&scratch), Vec::<String>::new());
+}
+
+#[test]
+fn a_temporary_file_is_no_other_ones_and_stays_while_it_is_written() {
+    let scratch = scratch();
+    let store = &scratch.store;
+    // As the last process with this id left it, at every name that comes next.
+    for number in 0..10 {
+        fs::write(store.paths().temporary(std::process::id(), number), "left by a crash").unwrap();
+    }
+    let mut upload = store.upload().unwrap();
+    assert_eq!(upload.offset(), 0);
+    upload.write(b"bytes").unwrap();
+    let now = SystemTime::now() + Duration::from_secs(2 * 3600);
+    let collected = store.gc(&GcOptions { now, ..GcOptions::default() }).unwrap();
+    assert_eq!(collected.count(GarbageKind::Temporary), 10);
+    upload.commit(&Digest::of(b"bytes")).unwrap();
+    assert_whole(store);
+    assert!(store.has(&Digest::of(b"bytes")));
+}
+
+#[test]
+fn a_disk_that_fails_a_write_keeps_no_temporary_file_of_it() {
+    /// Any file that is there.
+    const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    type Work = fn(&Store) -> Result<(), StoreError>;
+    let works: [Work; 4] = [
+        |store| store.put_blob(b"bytes").map(drop),
+        |store| store.put_manifest(&name("n"), &manifest_of(b"weights").to_json()).map(drop),
+        |store| store.note_pull(&name("n"), &manifest_of(b"weights").to_json()),
+        |store| store.link_file(Path::new(MANIFEST), &|_| {}).map(drop),
+    ];
+    for (number, work) in works.into_iter().enumerate() {
+        for at in 0.. {
+            let scratch = scratch();
+            put_model(&scratch.store, "m", b"weights");
+            let watch = Watch::start(scratch.folder.path(), Some((at, ErrorKind::StorageFull)));
+            let done = work(&scratch.store);
+            watch.stop();
+            let left = tree(&scratch).into_iter().filter(|name| name.ends_with(".tmp"));
+            assert_eq!(left.collect::<Vec<_>>(), Vec::<String>::new(), "{number}: {at}");
+            if done.is_ok() {
+                break;
+            }
+        }
+    }
 }
 
 /// Brings what is missing of a blob, the last range first.
@@ -406,7 +454,8 @@ fn work_through_every_step(store: &Store) {
     let now = SystemTime::now() + Duration::from_secs(2 * 3600);
     store.gc(&GcOptions { now, ..GcOptions::default() }).unwrap();
     let elsewhere = tempfile::NamedTempFile::new().unwrap();
-    let linked = store.link_file(elsewhere.path(), &|_| {}).unwrap();
+    let (linked, pin) = store.link_file(elsewhere.path(), &|_| {}).unwrap();
+    drop(pin);
     store.remove_unused([linked]).unwrap();
     let rotten = store.put_blob(b"rotten").unwrap();
     fs::write(store.blob_path(&rotten), "rottem").unwrap();

@@ -47,10 +47,10 @@ impl Store {
         // A removal takes the folders that it empties.
         let _changing = guard(&self.0.manifests);
         let (temporary, target) = (self.temporary(), self.paths().pull(name));
-        durable::write_new(&temporary, manifest)?;
+        durable::write_new(temporary.path(), manifest)?;
         // A crash that loses this costs the listing of a pull, so nothing waits for the disk.
         target.parent().map_or(Ok(()), durable::create_folders)?;
-        durable::rename(&temporary, &target)
+        durable::rename(temporary.path(), &target)
     }
 
     /// Every pull that has not ended, by name.

@@ -120,11 +120,14 @@ impl Store {
     fn present(&self) -> Result<(Present, u64), StoreError> {
         let (mut present, mut partial_bytes) = (Present::default(), 0);
         for (path, file_name) in files(&self.paths().blobs())? {
-            let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+            // As a reader finds it: a blob may be a link to where it lies, and what is no file is none.
+            let Ok(metadata) = fs::metadata(&path) else { continue };
             match classify(&file_name) {
-                BlobFile::Blob(digest) => drop(present.own.insert(digest, metadata.len())),
+                BlobFile::Blob(digest) if metadata.is_file() => {
+                    present.own.insert(digest, metadata.len());
+                }
                 BlobFile::Temporary => partial_bytes += metadata.len(),
-                BlobFile::Partial(_) | BlobFile::Journal(_) | BlobFile::Foreign => {}
+                _ => {}
             }
         }
         partial_bytes += self.partials()?.iter().map(|partial| partial.bytes).sum::<u64>();
@@ -183,6 +186,10 @@ mod tests {
         store.put_blob(b"orphan").unwrap();
         store.ingest(&Digest::of(b"rest")).unwrap().write(b"re").unwrap();
         put_model(store, "c", b"broken");
+        let elsewhere = scratch.folder.path().join("elsewhere");
+        let linked = store.blob_path(&Digest::of(b"weights of b!"));
+        fs::rename(&linked, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &linked).unwrap();
         let broken = Digest::of(b"broken");
         fs::write(store.blob_path(&broken), "brokem").unwrap();
         store.verify(Some(&[name("c")]), &|_| {}, &|| false).unwrap();

@@ -117,12 +117,12 @@ fn make(
     let figures = Figures { teller, total, told: Mutex::default() };
     for (number, path) in paths.iter().enumerate() {
         let told = |done| figures.tell(before + done);
-        let digest = match how {
+        let brought = match how {
             How::Link => store.link_file(path, &told),
             How::Import(mode) => store.import_file(path, mode, &told),
         };
-        let digest = digest.map_err(|error| of_bringing(path, &error))?;
-        pins.push(store.pin([digest]));
+        let (digest, pin) = brought.map_err(|error| of_bringing(path, &error))?;
+        pins.push(pin);
         before += store.blob_size(&digest).ok().flatten().unwrap_or(0);
         files.insert(format!("{number:05}.gguf"), digest.to_string());
     }
@@ -158,7 +158,7 @@ fn header_of(paths: &[PathBuf]) -> Result<u64, ApiError> {
 /// The store's own refusals are told as they are; what the file system says only the log hears.
 fn of_bringing(path: &FilePath, error: &StoreError) -> ApiError {
     match error {
-        StoreError::Io { path: at, .. } | StoreError::Unwritable { path: at, .. } if at == path => {
+        StoreError::Io { path: at, .. } | StoreError::Refused { path: at, .. } if at == path => {
             let message = format!("{} cannot be read by the daemon", path.display());
             ApiError {
                 internal: Some(error.to_string()),

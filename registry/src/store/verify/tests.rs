@@ -145,7 +145,7 @@ fn a_linked_file_that_rots_is_left_where_it_is() {
     let file = elsewhere.path().join("w.gguf");
     fs::write(&file, "weights").unwrap();
     let time = fs::metadata(&file).unwrap().modified().unwrap();
-    let digest = store.link_file(&file, &|_| {}).unwrap();
+    let (digest, _pin) = store.link_file(&file, &|_| {}).unwrap();
     // In place and with the old time, as a failing disk would.
     fs::write(&file, "weightz").unwrap();
     File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
