@@ -50,7 +50,8 @@ pub struct ServerOptions {
     pub read_only: bool,
     /// Takes deletions.
     pub deletes: bool,
-    /// A second store to read from, such as a daemon's; never written to.
+    /// A second store to read from, such as a daemon's; never written to. What a pushed manifest names of
+    /// it is copied.
     pub shared: Option<Store>,
     /// The registry to fetch from what is not here. Such a registry takes no pushes.
     pub upstream: Option<Upstream>,
@@ -91,13 +92,16 @@ struct App {
     recent: Recent,
     /// Held to change what the manifests of a repository are.
     changing: Mutex<()>,
+    /// Held to copy blobs of the shared store.
+    copying: Mutex<()>,
 }
 
 impl App {
     fn new(store: Store, options: ServerOptions) -> App {
         let uploads = Uploads::new(options.uploads_max, options.upload_idle);
         let recent = Recent::new(options.hold);
-        App { store, options, uploads, recent, changing: Mutex::default() }
+        let (changing, copying) = Default::default();
+        App { store, options, uploads, recent, changing, copying }
     }
 
     /// Where manifests and blobs are looked for, in this order.
@@ -112,6 +116,7 @@ impl App {
             return;
         }
         self.recent.release(None);
+        self.uploads.expire();
         let collected =
             self.store.remove_condemned().and_then(|_| self.store.gc(&crate::GcOptions::default()));
         match collected {

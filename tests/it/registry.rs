@@ -126,8 +126,15 @@ fn the_daemons_own_models_are_shared_while_it_runs() {
     reader.run(&["cp", &share.name("shared"), &share.name("other")]);
     let pushed = reader.dsk().args(["push", &share.name("other")]).output().unwrap();
     assert!(!pushed.status.success());
+    // With a folder of its own it takes pushes too, and copies what the daemon has already.
+    let taking = Registry::start_with(|command, root| {
+        command.arg("--from-store").arg("--root").arg(root).env("DSK_HOME", &home);
+    });
+    reader.run(&["cp", &share.name("shared"), &taking.name("mine")]);
+    reader.run(&["push", &taking.name("mine")]);
     // The owner goes on as before.
     owner.run(&["rm", "shared"]);
+    owner.run(&["pull", &taking.name("mine")]);
     let gone = reader.dsk().args(["pull", &share.name("shared")]).output().unwrap();
     assert_eq!(gone.status.code(), Some(5), "{}", String::from_utf8_lossy(&gone.stderr));
 }

@@ -77,7 +77,8 @@ async fn find(
     match (found, &app.options.upstream) {
         (Ok((file, size)), _) => {
             if head && !app.read_only() {
-                // Whoever asks before a push relies on the answer until the manifest comes.
+                // Whoever asks before a push relies on the answer until the manifest comes. What the shared
+                // store has is copied then, and held from the first.
                 app.recent.hold(&app.store, digest);
             }
             Ok((Source::File(file), size))

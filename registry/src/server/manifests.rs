@@ -12,7 +12,7 @@ use super::{
     route::repository,
 };
 use crate::{
-    Digest, Manifest, Name, Store, StoreError, StoredManifest,
+    Descriptor, Digest, Manifest, Name, Pin, Store, StoreError, StoredManifest,
     pump::blocking,
     store::{Place, guard},
 };
@@ -120,7 +120,11 @@ pub(super) async fn put(app: Arc<App>, place: Place, request: Request) -> Answer
     document.check_announced(&announced).map_err(StoreError::Manifest)?;
     let subject = document.subject;
     let location = format!("/v2/{}/manifests/{digest}", repository(place.repository()));
-    let stored = blocking(move || file(&app, &place, &document, &bytes)).await;
+    let stored = blocking(move || {
+        let _pins = copy_shared(&app, &document.kind)?;
+        file(&app, &place, &document, &bytes)
+    });
+    let stored = stored.await;
     stored.map_err(Problem::in_manifest)?;
     let mut response = located(StatusCode::CREATED, &location, Some(&digest))?;
     if let Some(subject) = subject {
@@ -130,6 +134,22 @@ pub(super) async fn put(app: Arc<App>, place: Place, request: Request) -> Answer
         response.headers_mut().insert("oci-subject", subject);
     }
     Ok(response)
+}
+
+/// Copies what only the shared store has of an image: whoever asked was told that it is there, and sent
+/// nothing. One image at a time, so that a client that does not wait and asks again has nothing copied twice.
+fn copy_shared(app: &App, kind: &Kind) -> Result<Vec<Pin>, Problem> {
+    let (Kind::Image(manifest), Some(shared)) = (kind, &app.options.shared) else {
+        return Ok(Vec::new());
+    };
+    let _copying = guard(&app.copying);
+    let mut blobs = manifest.blobs();
+    blobs.retain(|blob| {
+        !app.store.has(&blob.digest)
+            && matches!(shared.blob_size(&blob.digest), Ok(Some(size)) if size == blob.size)
+    });
+    let copy = |blob: &Descriptor| Ok(app.store.import_blob(shared, &blob.digest)?);
+    blobs.iter().map(copy).collect()
 }
 
 fn file(app: &App, place: &Place, document: &Document, bytes: &[u8]) -> Result<(), Problem> {

@@ -324,6 +324,34 @@ async fn writes_can_be_closed_off() {
 }
 
 #[tokio::test]
+async fn what_a_shared_store_has_need_not_be_sent() {
+    let shared = scratch();
+    let stored = put_model(&shared.store, "me/m", b"weights");
+    let options = ServerOptions { shared: Some(shared.store.clone()), ..Default::default() };
+    let registry = Registry::start(options).await;
+    let put = |path: String| registry.request("PUT", &path).body(stored.bytes.clone());
+    for blob in stored.manifest.blobs() {
+        let head = registry.request("HEAD", &format!("me/other/blobs/{}", blob.digest));
+        assert_eq!(seen(head).await.status, 200);
+    }
+    // What has rotted there is not taken over.
+    let weights = shared.store.blob_path(&Digest::of(b"weights"));
+    std::fs::write(&weights, "weightz").unwrap();
+    assert_eq!(seen(put("me/other/manifests/1".to_owned())).await.problem(), "500 UNKNOWN");
+    std::fs::write(&weights, "weights").unwrap();
+    for reference in ["1".to_owned(), stored.digest.to_string()] {
+        let put = seen(put(format!("me/other/manifests/{reference}"))).await;
+        assert_eq!(put.status, 201, "{}", put.body);
+    }
+    // It is this registry's own now, whatever its owner does.
+    shared.store.remove(&name("me/m")).unwrap();
+    let blob = registry.get(&format!("me/other/blobs/{}", Digest::of(b"weights"))).await;
+    assert_eq!((blob.status, blob.body.as_str()), (200, "weights"));
+    let blobs = std::fs::read_dir(registry.scratch.folder.path().join("blobs")).unwrap();
+    assert_eq!(blobs.count(), 3);
+}
+
+#[tokio::test]
 async fn a_stalled_body_is_given_up() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let options = ServerOptions { body_idle: Duration::from_millis(100), ..Default::default() };

@@ -40,14 +40,21 @@ impl Uploads {
         Uploads { sessions: Mutex::default(), max, idle }
     }
 
+    /// The sessions, less those that rested too long: they go with their files before anybody asks for one.
     fn sessions(&self) -> MutexGuard<'_, HashMap<String, Session>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = self.idle;
+        sessions.retain(|_, session| session.upload.is_none() || session.touched.elapsed() < idle);
+        sessions
+    }
+
+    /// Throws away what rested too long.
+    pub(super) fn expire(&self) {
+        drop(self.sessions());
     }
 
     fn insert(&self, repository: Name, upload: Upload) -> Result<String, Problem> {
         let mut sessions = self.sessions();
-        let idle = self.idle;
-        sessions.retain(|_, session| session.upload.is_none() || session.touched.elapsed() < idle);
         if sessions.len() >= self.max {
             return Err(Problem::new(Code::TooManyUploads, "too many uploads are open; try later"));
         }
@@ -240,4 +247,52 @@ fn progress(status: StatusCode, name: &Name, id: &str, offset: u64) -> Answer {
         .header(header::RANGE, format!("0-{}", offset.saturating_sub(1)))
         .header("docker-upload-uuid", id);
     super::finish_with(response, Body::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fixture::{name, scratch},
+        server::ServerOptions,
+    };
+    use std::{
+        fs::{self, File},
+        time::SystemTime,
+    };
+
+    #[test]
+    fn a_session_and_its_file_go_together() {
+        let scratch = scratch();
+        let files = || -> Vec<_> {
+            let entries = fs::read_dir(scratch.folder.path().join("blobs")).unwrap();
+            entries.map(|entry| entry.unwrap().path()).collect()
+        };
+        let open = |upload_idle| {
+            let options = ServerOptions { upload_idle, ..ServerOptions::default() };
+            let app = App::new(scratch.store.clone(), options);
+            let upload = scratch.store.upload().unwrap();
+            let id = app.uploads.insert(name("me/m"), upload).unwrap();
+            (app, id)
+        };
+        // One that may go on keeps its file, however long ago a byte of it came.
+        let (app, id) = open(Duration::from_secs(60));
+        let year = SystemTime::now() - Duration::from_secs(365 * 24 * 3600);
+        File::options().write(true).open(&files()[0]).unwrap().set_modified(year).unwrap();
+        app.collect();
+        assert!(app.uploads.offset(&name("me/m"), &id).is_ok());
+        let mut upload = app.uploads.take(&name("me/m"), &id).unwrap();
+        upload.write(b"late").unwrap();
+        upload.commit(&Digest::of(b"late")).unwrap();
+        scratch.store.remove_unused([Digest::of(b"late")]).unwrap();
+        // One that rested too long is unknown, and takes no space: before it is asked for and after.
+        let (app, _) = open(Duration::ZERO);
+        app.collect();
+        assert_eq!(files(), Vec::<std::path::PathBuf>::new());
+        let (app, id) = open(Duration::ZERO);
+        assert!(app.uploads.offset(&name("me/m"), &id).is_err());
+        let (app, id) = open(Duration::ZERO);
+        assert!(app.uploads.take(&name("me/m"), &id).is_err());
+        assert_eq!(files(), Vec::<std::path::PathBuf>::new());
+    }
 }
