@@ -26,6 +26,7 @@ mod tests;
 mod variants;
 
 pub use auth::Keyring;
+pub use endpoint::canonical_host;
 pub use error::{ClientError, IntegrityError};
 pub use file::{Fetched, WebFile};
 pub use header::Header;
@@ -34,7 +35,7 @@ pub use variants::{Hints, SourceVariant};
 
 use crate::{
     DEFAULT_HOST, Descriptor, Digest, ManifestFormat, Name, Store, StoredManifest,
-    trust::TrustConfig,
+    trust::{Trust, TrustConfig},
 };
 use auth::Grants;
 use download::Budget;
@@ -53,7 +54,8 @@ pub struct ClientConfig {
     pub registry: Option<Url>,
     /// How the client introduces itself; empty for `dsk/<version>`.
     pub user_agent: String,
-    /// What is configured about single registries, by host, with its port when it has one.
+    /// What is configured about single registries, by host, with its port when it has one; a table holds
+    /// for every spelling of its host.
     pub registries: BTreeMap<String, RegistryConfig>,
     /// Hosts that may have addresses of this network although no registry is configured there.
     pub private_hosts: Vec<String>,
@@ -204,12 +206,13 @@ impl Client {
         if let Some(registry) = &config.registry {
             endpoint::check_registry(registry)?;
         }
+        let registries = Registries::new(&config, &limits)?;
         for mirror in config.registries.values().flat_map(|registry| &registry.mirrors) {
-            let own = config.registries.get(&endpoint::host_of(mirror));
-            registries::check_mirror(mirror, own.is_some_and(|own| own.insecure))?;
+            let insecure = registries.of(&endpoint::host_of(mirror)).config.insecure;
+            registries::check_mirror(mirror, insecure)?;
         }
         Ok(Client {
-            registries: Arc::new(Registries::new(&config, &limits)?),
+            registries: Arc::new(registries),
             registry: config.registry,
             keyring: Arc::new(config.keyring),
             grants: Grants::default(),
@@ -224,6 +227,14 @@ impl Client {
             Some(registry) => self.registries.of(&endpoint::host_of(registry)),
             None => self.registries.of(name.host()),
         }
+    }
+
+    /// What is asked of the signatures of a name's models. A registry that stands in for another one
+    /// does not lower what was stated for that.
+    fn trust_of(&self, name: &Name) -> &Trust {
+        let serving = &self.route_of(name).trust;
+        let named = self.registries.stated_trust(name.host());
+        named.filter(|named| named.policy > serving.policy).unwrap_or(serving)
     }
 
     /// Fetches a model into the store. Blobs that are there are not fetched again, partial ones are

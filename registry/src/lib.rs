@@ -31,6 +31,7 @@ pub mod trust;
 pub use client::{
     Client, ClientConfig, ClientError, Fetched, Header, Hints, IntegrityError, Keyring, Limits,
     Progress, Proxy, Reference, RegistryConfig, SourceVariant, TransferOptions, WebFile,
+    canonical_host,
 };
 pub use digest::{Digest, DigestError, Hasher};
 pub use failpoints::{FAILPOINTS, arm_failpoints};

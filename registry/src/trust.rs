@@ -35,8 +35,8 @@ const KEY_FILE_BYTES_MAX: u64 = 64 << 10;
 /// Most keys that are tried on a signature.
 const KEYS_MAX: usize = 64;
 
-/// What is asked of the signatures of a model that is pulled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What is asked of the signatures of a model that is pulled, the least first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SignaturePolicy {
     /// Nothing: they are not looked for.
     #[default]

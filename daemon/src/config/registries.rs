@@ -1,11 +1,11 @@
 //! The tables of single registries, `[registries."host"]`, which only files can hold.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
-use dsk_registry::{Name, Proxy, RegistryConfig};
+use dsk_registry::{Name, Proxy, RegistryConfig, canonical_host};
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
@@ -28,7 +28,7 @@ pub(super) fn read(
     let DeValue::Table(tables) = value else {
         return vec![(0, format!("`{REGISTRIES}` is written as tables: [registries.\"host\"]"))];
     };
-    let mut problems = Vec::new();
+    let (mut problems, mut canonical) = (Vec::new(), BTreeSet::new());
     for (host, table) in tables {
         let (text, at) = (host.get_ref().as_ref(), host.span().start);
         match table.get_ref() {
@@ -36,8 +36,15 @@ pub(super) fn read(
                 let message = format!("{text:?} is no host, which is HOST or HOST:PORT");
                 problems.push((at, message));
             }
+            DeValue::Table(_) if !canonical.insert(canonical_host(text)) => {
+                let message = format!(
+                    "registries.{text:?}: another table is for the same registry; keep one of them"
+                );
+                problems.push((at, message));
+            }
             DeValue::Table(table) => {
                 let config = one(text, table, user_home, &mut problems);
+                found.retain(|other, _| canonical_host(other) != canonical_host(text));
                 found.insert(text.to_ascii_lowercase(), config);
             }
             _ => problems.push((at, format!("write [registries.{text:?}] and its keys below"))),

@@ -217,8 +217,9 @@ fn registries_have_tables() {
             Err(error) => error.to_string().replace(&place, ""),
         }
     };
+    // The first of these is replaced although it is spelled in another way.
     let system =
-        "[registries.\"r.lan:5000\"]\ninsecure = true\n[registries.\"hub\"]\ninsecure = true";
+        "[registries.\"r.lan.:5000\"]\ninsecure = true\n[registries.\"hub\"]\ninsecure = true";
     let user = "private_hosts = [\"s3.lan\"]\n[registries.\"R.lan:5000\"]\nca = \"~/ca.pem\"\n\
                 mirrors = [\"https://m.lan\"]\nrealms = [\"auth.lan\"]\nproxy = \"none\"\n\
                 signatures = \"require\"\ntrusted_keys = [\"~/maker.pub\"]\n";
@@ -276,9 +277,10 @@ fn registries_have_tables() {
     .assert_eq(&load(system, user));
     let wrong = "[registries.\"a/b\"]\n[registries.r]\ninsecure = 1\nca = 2\nmirrors = \"x\"\n\
                  realms = [3]\nproxy = \"x\"\nsignatures = 1\nport = 4\n[registries.s]\nmirrors = [\"ftp://x\"]\n\
-                 signatures = \"maybe\"\n";
+                 signatures = \"maybe\"\n[registries.\"docker.io\"]\n[registries.\"index.docker.io\"]\n";
     expect![[r#"
         user.toml:1: "a/b" is no host, which is HOST or HOST:PORT
+        user.toml:14: registries."index.docker.io": another table is for the same registry; keep one of them
         user.toml:4: registries."r".ca: must be the path of a PEM file
         user.toml:3: registries."r".insecure: must be true or false
         user.toml:5: registries."r".mirrors: must be a list of strings

@@ -5,7 +5,35 @@ use super::{
     address::{Guard, Reach, stated},
 };
 use crate::{DEFAULT_HOST, Name};
-use url::Url;
+use url::{Position, Url};
+
+/// Registries that go by several names. The first is the one that they are filed under.
+const ALIASES: [&[&str]; 2] =
+    [&["docker.io", "index.docker.io", "registry-1.docker.io"], &["hf.co", "huggingface.co"]];
+/// The host that serves the names of Docker's registry.
+const DOCKER_SERVER: &str = "registry-1.docker.io";
+
+/// What a registry is filed under, however its host is written: what the configuration says of one must
+/// hold for every spelling that leads to it. In lower case, an address in its usual form, a well-known
+/// registry by one of its names, and without a port that goes without saying under either scheme, since
+/// one host may be tried under both.
+pub fn canonical_host(host: &str) -> String {
+    let url = Url::parse(&format!("https://{host}/")).ok();
+    let url = url.filter(|url| is_plain(url) && &url[Position::AfterPort..] == "/");
+    let Some((url, host)) = url.as_ref().and_then(|url| Some((url, url.host_str()?))) else {
+        return host.to_ascii_lowercase();
+    };
+    let host = host.trim_end_matches('.');
+    match url.port() {
+        Some(port) if port != 80 => format!("{host}:{port}"),
+        _ => aliases(host).map_or(host, |names| names[0]).to_owned(),
+    }
+}
+
+/// All names of a registry that has several.
+pub(super) fn aliases(host: &str) -> Option<&'static [&'static str]> {
+    ALIASES.into_iter().find(|names| names.contains(&host))
+}
 
 /// The URLs under which the registry of `name` may be, best first. There are two only for a host whose
 /// scheme nobody stated, when plain HTTP is allowed.
@@ -19,7 +47,10 @@ pub(super) fn candidates(
         check_plain_http(registry, insecure)?;
         return Ok(vec![registry.clone()]);
     }
-    let host = server(name.host());
+    let host = match canonical_host(name.host()).as_str() {
+        "docker.io" => DOCKER_SERVER,
+        _ => name.host(),
+    };
     let https = url_of("https", host)?;
     let http = url_of("http", host)?;
     // Whoever writes an address of this network means it, but these are never a registry.
@@ -31,14 +62,6 @@ pub(super) fn candidates(
         (false, true) => vec![https, http],
         (false, false) => vec![https],
     })
-}
-
-/// The host that serves a host's names: Docker's own goes by another name on the wire.
-fn server(host: &str) -> &str {
-    match host {
-        "docker.io" | "index.docker.io" => "registry-1.docker.io",
-        other => other,
-    }
 }
 
 /// The URL has no name or password in it.
@@ -187,6 +210,31 @@ mod tests {
         );
         // The configured registry stands in for the default host only.
         resolved("hf.co/a/b", Some("http://127.0.0.1/"), false, expect!["https://hf.co/"]);
+    }
+
+    #[test]
+    fn a_registry_is_filed_under_one_spelling() {
+        for (canonical, spellings) in [
+            (
+                "localhost",
+                "localhost LOCALHOST localhost. localhost:80 localhost:443 localhost:080",
+            ),
+            ("lan:5000", "lan:5000 LAN:5000 lan.:5000 lan:05000"),
+            ("127.0.0.1:5000", "127.0.0.1:5000 127.1:5000 0x7f.1:5000 2130706433:5000"),
+            ("[::1]", "[::1] [0:0:0:0:0:0:0:1]:443 [::0.0.0.1]:80"),
+            ("docker.io", "docker.io Docker.io:443 index.docker.io registry-1.docker.io."),
+            ("docker.io:5000", "docker.io:5000"),
+            ("hf.co", "hf.co HF.co huggingface.co huggingface.co:443"),
+            ("registry.ollama.ai", "registry.ollama.ai Registry.Ollama.AI:443"),
+            ("a/b", "A/b"),
+            ("ada@lan", "ada@lan"),
+        ] {
+            for host in spellings.split(' ') {
+                assert_eq!(canonical_host(host), canonical, "{host}");
+            }
+            assert_eq!(canonical_host(canonical), canonical);
+        }
+        resolved("Docker.io:443/ai/b", None, false, expect!["https://registry-1.docker.io/"]);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! What is configured about registries, and the HTTP clients that follow from it.
 
-use super::{ClientConfig, ClientError, Limits, POOL_IDLE, address::Guard, endpoint, error::chain};
+use super::{
+    ClientConfig, ClientError, Limits, POOL_IDLE, address::Guard, endpoint,
+    endpoint::canonical_host, error::chain,
+};
 use crate::trust::{RegistryTrust, Trust, TrustConfig};
 use reqwest::{Certificate, ClientBuilder};
 use std::{
@@ -76,7 +79,7 @@ impl Route {
 /// The routes to all registries.
 #[derive(Debug)]
 pub(super) struct Registries {
-    /// By host, with its port when it has one.
+    /// By [`canonical_host`].
     configured: BTreeMap<String, Route>,
     other: Route,
 }
@@ -87,20 +90,30 @@ impl Registries {
         let default = RegistryConfig::default();
         let mut configured = BTreeMap::new();
         for (host, registry) in &config.registries {
-            configured.insert(host.to_ascii_lowercase(), builder.route(host, registry)?);
+            let route = builder.route(host, registry)?;
+            if configured.insert(canonical_host(host), route).is_some() {
+                let error = format!("registries.\"{host}\"");
+                let reason = "there is another table for the same registry; keep one".to_owned();
+                return Err(ClientError::Setting { key: error, reason });
+            }
         }
         // Whoever names the registry by its address means what it says, inside this network or not.
-        if let Some(host) = config.registry.as_ref().map(endpoint::host_of)
-            && !configured.contains_key(&host)
-        {
-            configured.insert(host.clone(), builder.route(&host, &default)?);
+        if let Some(host) = config.registry.as_ref().map(endpoint::host_of) {
+            let route = builder.route(&host, &default)?;
+            configured.entry(canonical_host(&host)).or_insert(route);
         }
         Ok(Registries { configured, other: builder.route("", &default)? })
     }
 
-    /// The route to a host, by its name with its port when it has one.
+    /// The route to a host, by its name with its port when it has one, in any spelling.
     pub(super) fn of(&self, host: &str) -> &Route {
-        self.configured.get(&host.to_ascii_lowercase()).unwrap_or(&self.other)
+        self.configured.get(&canonical_host(host)).unwrap_or(&self.other)
+    }
+
+    /// The policy that a host's own table states, if it states any.
+    pub(super) fn stated_trust(&self, host: &str) -> Option<&Trust> {
+        let route = self.configured.get(&canonical_host(host))?;
+        route.config.trust.signatures.map(|_| &route.trust)
     }
 }
 
@@ -168,7 +181,10 @@ impl<'a> Builder<'a> {
             Proxy::System | Proxy::Direct => None,
         };
         let realms = config.realms.iter().map(|realm| without_port(realm));
-        let own = realms.chain([without_port(host)]).chain(proxy).map(str::to_ascii_lowercase);
+        let canonical = canonical_host(host);
+        let alone = [without_port(&canonical)];
+        let names = endpoint::aliases(alone[0]).unwrap_or(&alone);
+        let own = realms.chain(names.iter().copied()).chain(proxy).map(str::to_ascii_lowercase);
         Guard::new(own.chain(self.inside.iter().cloned()))
     }
 }
@@ -279,6 +295,35 @@ mod tests {
             assert!(route.guard.allows(host), "{host}");
         }
         assert!(!route.guard.allows("other.lan"));
+    }
+
+    #[test]
+    fn a_table_holds_for_every_spelling_of_its_host() {
+        let of = |tables: &[&str]| {
+            let named = |host: &&str| {
+                let realms = vec![format!("auth.{host}")];
+                ((*host).to_owned(), RegistryConfig { realms, ..RegistryConfig::default() })
+            };
+            let registries = tables.iter().map(named).collect();
+            let config = ClientConfig { registries, ..ClientConfig::default() };
+            Registries::new(&config, &Limits::default())
+        };
+        for (table, spellings) in [
+            ("docker.io", ["registry-1.docker.io", "index.docker.io", "Docker.io:443"]),
+            ("registry-1.docker.io", ["docker.io", "index.docker.io", "docker.io"]),
+            ("huggingface.co", ["hf.co", "HF.co", "huggingface.co:443"]),
+            ("LAN.", ["lan", "lan:80", "lan:443"]),
+        ] {
+            let all = of(&[table]).unwrap();
+            for host in spellings {
+                let route = all.of(host);
+                assert_eq!(route.config.realms, [format!("auth.{table}")], "{table} {host}");
+                assert!(route.guard.allows(without_port(host)), "{table} {host}");
+            }
+            assert!(all.of("lan:5000").config.realms.is_empty());
+        }
+        let error = of(&["lan", "lan:443"]).unwrap_err().to_string();
+        assert!(error.starts_with("registries.\"lan:443\": there is another table"), "{error}");
     }
 
     #[test]

@@ -172,7 +172,7 @@ impl<'a> Session<'a> {
 
     /// What is asked of the signatures of the name's models, whichever mirror has them.
     pub(super) fn trust(&self) -> &'a Trust {
-        &self.client.route_of(self.name).trust
+        self.client.trust_of(self.name)
     }
 
     /// Runs `ask` for what a mirror may lack although it has the model: it is believed in afterwards as

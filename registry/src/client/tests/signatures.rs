@@ -416,3 +416,62 @@ fn keys_that_cannot_be_read_are_said_by_their_setting() {
     assert!(said[0].starts_with("registries.\"r.lan\".trusted_keys: "), "{}", said[0]);
     assert!(said[1].starts_with("trusted_keys: "), "{}", said[1]);
 }
+
+/// A pull of `m` at `host`, by somebody whose tables state a policy for these hosts.
+async fn pulled_with(
+    registry: Option<&Script>,
+    host: &str,
+    tables: &[(&str, SignaturePolicy)],
+) -> Result<StoredManifest, ClientError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("maker.pub");
+    std::fs::write(&path, Signer::p256().pem()).unwrap();
+    let table = |(host, policy): &(&str, SignaturePolicy)| {
+        let (signatures, keys) = (Some(*policy), Some(vec![path.clone()]));
+        let trust = RegistryTrust { signatures, keys };
+        ((*host).to_owned(), RegistryConfig { trust, ..RegistryConfig::default() })
+    };
+    let registry = registry.map(|script| Url::parse(&script.url).unwrap());
+    let registries = tables.iter().map(table).collect();
+    let config = ClientConfig { registry, registries, ..ClientConfig::default() };
+    let client = Client::with_limits(config, quick()).unwrap();
+    pull(&client, &scratch().store, &format!("{host}/library/m")).await
+}
+
+fn is_untrusted(pulled: &Result<StoredManifest, ClientError>) -> bool {
+    matches!(pulled, Err(ClientError::Untrusted { .. }))
+}
+
+#[tokio::test]
+async fn a_registrys_policy_holds_however_its_host_is_spelled() {
+    let script = Shelf::new().serve().await;
+    let port = script.url.rsplit(':').next().unwrap();
+    for (table, host) in [
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.0.0.1", "127.1"),
+        ("127.1", "127.0.0.1"),
+        ("127.0.0.1", "0x7f.0.0.1"),
+        ("localhost", "LocalHost"),
+    ] {
+        let (table, host) = (format!("{table}:{port}"), format!("{host}:{port}"));
+        let pulled = pulled_with(None, &host, &[(&table, SignaturePolicy::Require)]).await;
+        assert!(is_untrusted(&pulled), "{table} {host}: {pulled:?}");
+    }
+    pulled_with(None, &format!("127.0.0.1:{port}"), &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_registry_in_place_of_the_default_one_does_not_lower_its_policy() {
+    use SignaturePolicy::{Off, Require};
+    let script = Shelf::new().serve().await;
+    let serving = script.url.strip_prefix("http://").unwrap();
+    for (tables, refused) in [
+        (vec![(DEFAULT_HOST, Require)], true),
+        (vec![("Registry.Ollama.ai:443", Require), (serving, Off)], true),
+        (vec![(DEFAULT_HOST, Off), (serving, Require)], true),
+        (vec![(DEFAULT_HOST, Off)], false),
+    ] {
+        let pulled = pulled_with(Some(&script), DEFAULT_HOST, &tables).await;
+        assert_eq!(is_untrusted(&pulled), refused, "{tables:?}: {pulled:?}");
+    }
+}

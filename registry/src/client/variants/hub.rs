@@ -5,7 +5,7 @@
 use super::tags::{Pages, get};
 use crate::{
     Descriptor, Digest, Layer, Manifest, ModelConfig, Shard,
-    client::{ClientError, Reference, session::Session},
+    client::{ClientError, Reference, canonical_host, session::Session},
     media_type,
     quantization::quantization,
 };
@@ -43,7 +43,7 @@ pub(in crate::client) fn is_hub(host: &str) -> bool {
     if host.starts_with("hub.test:") {
         return true;
     }
-    matches!(host, "hf.co" | "huggingface.co")
+    canonical_host(host) == "hf.co"
 }
 
 /// The quantizations that the repository has, which are tags there.
