@@ -13,6 +13,7 @@ mod fetch;
 mod file;
 mod header;
 mod manifest;
+mod probe;
 mod pull;
 mod push;
 mod registries;

@@ -1,7 +1,7 @@
 //! What can go wrong in a transfer, by what a caller does about it.
 
 use crate::{Digest, ManifestError, StoreError, trust::SignatureFault};
-use std::{error::Error, fmt::Write, path::PathBuf};
+use std::{error::Error, fmt::Write, io, iter::successors, path::PathBuf};
 
 /// A failed transfer.
 #[derive(Debug, thiserror::Error)]
@@ -194,6 +194,16 @@ fn shortfall(needed: Option<u64>, available: Option<u64>) -> String {
         }
         _ => String::new(),
     }
+}
+
+/// What led to an error, from the nearest cause to the last. What an I/O error wraps is one of them.
+pub(super) fn causes<'a>(error: &'a dyn Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    successors(error.source(), |&cause| {
+        match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => cause.source(),
+        }
+    })
 }
 
 /// An error with its causes in one line; reqwest keeps the telling part in the last of them.

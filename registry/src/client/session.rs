@@ -2,7 +2,8 @@
 
 use super::{
     Client, ClientError, Limits, TransferOptions, WebFile, address, endpoint,
-    error::chain,
+    error::{causes, chain},
+    probe::distrust,
     retry::{self, Failure, FailureKind},
     sign_in::{self, SignIn, Tries},
     variants::hub,
@@ -118,12 +119,11 @@ impl<'a> Session<'a> {
         let mut own = origin(first);
         for other in others {
             let probe = Session::of(client, name, vec![own]);
-            // Any answer at all will do: this only asks whether someone speaks TLS there.
-            own = if probe.send(&probe.get(first.clone())).await.is_err() {
+            own = if probe.speaks_tls().await? {
+                origin(first)
+            } else {
                 tracing::warn!(host = name.host(), "no https there, going on with plain http");
                 origin(other)
-            } else {
-                origin(first)
             };
         }
         origins.push(own);
@@ -189,7 +189,7 @@ impl<'a> Session<'a> {
     }
 
     /// Where the name's repository is believed to be.
-    fn origin(&self) -> &Origin<'a> {
+    pub(super) fn origin(&self) -> &Origin<'a> {
         &self.origins[self.at()]
     }
 
@@ -199,8 +199,8 @@ impl<'a> Session<'a> {
 
     /// The URL of a resource of the repository, such as `manifests/latest`.
     pub(super) fn url(&self, resource: &str) -> Url {
-        let mut url = self.origin().base.clone();
-        let prefix = url.path().trim_end_matches('/').to_owned();
+        let origin = self.origin();
+        let (mut url, prefix) = (origin.base.clone(), origin.prefix());
         let (namespace, model) = (self.name.namespace(), self.name.model());
         url.set_path(&format!("{prefix}/v2/{namespace}/{model}/{resource}"));
         url
@@ -225,9 +225,7 @@ impl<'a> Session<'a> {
     /// Sends a request and follows redirects; any status that is none comes back. What a mirror does not
     /// give is asked of the next one, and of the registry itself in the end.
     pub(super) async fn send(&self, call: &Call<'_>) -> Result<Response, Failure> {
-        let own = |origin: &&Origin<'_>| origin.is_own(&call.url);
-        let at = self.origins.iter().position(|origin| own(&origin));
-        let (mut at, mut url) = (at.unwrap_or_else(|| self.at()), call.url.clone());
+        let (mut at, mut url) = (self.at_for(&call.url), call.url.clone());
         loop {
             let origin = &self.origins[at];
             let sent = self.send_to(origin, call, &url).await;
@@ -240,6 +238,14 @@ impl<'a> Session<'a> {
             self.current.fetch_max(at, Ordering::Relaxed);
             tracing::warn!(mirror = %origin.base, name = %self.name, "the mirror does not have it");
         }
+    }
+
+    /// Which origin a URL belongs to. Several may be on one server: the one that says most of the path.
+    fn at_for(&self, url: &Url) -> usize {
+        let at = self.at();
+        let origins = self.origins.iter().enumerate().filter(|(_, origin)| origin.is_own(url));
+        let best = origins.max_by_key(|(index, origin)| (origin.shares(url), *index == at));
+        best.map_or(at, |(index, _)| index)
     }
 
     async fn send_to(
@@ -408,13 +414,16 @@ impl<'a> Session<'a> {
     }
 
     /// A connection that did not come about, or broke. The URL is left out: it may be a signed one.
-    fn broken(&self, error: &reqwest::Error) -> Failure {
+    pub(super) fn broken(&self, error: &reqwest::Error) -> Failure {
         if let Some(refused) = refused_address(error) {
             let address::Refused { host, address } = refused;
             let own = self.origin().base.host_str() == Some(host);
             let target = if own { self.host() } else { host.clone() };
             let address = address.to_string();
             return ClientError::PrivateAddress { host: self.host(), target, address }.into();
+        }
+        if let Some(reason) = distrust(error, &self.host()) {
+            return self.unreachable(reason);
         }
         let cause =
             std::error::Error::source(error).map_or_else(|| "it broke off".to_owned(), chain);
@@ -423,15 +432,8 @@ impl<'a> Session<'a> {
 }
 
 /// The guard's refusal, if it is among the causes.
-fn refused_address(error: &reqwest::Error) -> Option<&address::Refused> {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(refused) = error.downcast_ref() {
-            return Some(refused);
-        }
-        cause = error.source();
-    }
-    None
+pub(super) fn refused_address(error: &reqwest::Error) -> Option<&address::Refused> {
+    causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 impl<'a> Origin<'a> {
@@ -453,13 +455,26 @@ impl<'a> Origin<'a> {
         url.origin() == self.base.origin()
     }
 
+    /// What of a URL's path is this origin's own part.
+    fn prefix(&self) -> &str {
+        self.base.path().trim_end_matches('/')
+    }
+
+    /// How long the part of the path is that a URL shares with all of this origin; none for a URL of
+    /// another one.
+    fn shares(&self, url: &Url) -> Option<usize> {
+        let rest = url.path().strip_prefix(self.prefix())?;
+        (rest.starts_with('/') && self.is_own(url)).then_some(self.prefix().len())
+    }
+
     /// The URL of the same resource at `next`.
     fn moved(&self, url: &Url, next: &Origin<'_>) -> Option<Url> {
-        let resource = url.path().strip_prefix(self.base.path().trim_end_matches('/'))?;
+        self.shares(url)?;
+        let resource = url.path().strip_prefix(self.prefix())?;
         let mut moved = next.base.clone();
-        moved.set_path(&format!("{}{resource}", moved.path().trim_end_matches('/')));
+        moved.set_path(&format!("{}{resource}", next.prefix()));
         moved.set_query(url.query());
-        self.is_own(url).then_some(moved)
+        Some(moved)
     }
 }
 

@@ -158,6 +158,7 @@ async fn ways(origin: &Origin<'_>, challenge: &Challenge) -> Result<Vec<Way>, Cl
         Realm::Foreign(realm) => return Err(unusable(foreign(&realm, &host))),
     };
     endpoint::check_inward(&origin.base, &url, &origin.route.guard)?;
+    endpoint::check_plain_http(&url, origin.insecure)?;
     let signing = if own { keyring.signing_key().map_err(&unusable)? } else { None };
     let url = asking(&url, bearer, &origin.sign_in);
     let signed = signable(url.clone());

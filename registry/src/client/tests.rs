@@ -1,5 +1,6 @@
 //! The client against the embedded registry, and against one that does everything wrong.
 
+mod downgrade;
 mod embedded;
 mod faults;
 mod file;

@@ -1,6 +1,7 @@
 //! Against a registry that offers HTTP/2 over TLS: many ranges at once on one connection.
 //!
-//! `tls/` holds a key that nothing else trusts, and its certificate for localhost, good for a hundred years.
+//! `tls/` holds a key that nothing else trusts, and its certificate for localhost and
+//! tls.test, good for a hundred years.
 
 use super::*;
 use crate::fixture::{CONFIG, LICENSE, manifest_of, scratch, weights};
@@ -14,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{
     convert::Infallible,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -53,7 +54,7 @@ async fn registry(weights: Bytes, stalls: Option<usize>) -> (String, Arc<Log>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
     let (log, stalled) = (Arc::new(Log::default()), Arc::new(AtomicBool::new(stalls.is_none())));
-    let (noted, acceptor) = (Arc::clone(&log), acceptor());
+    let (noted, acceptor) = (Arc::clone(&log), acceptor(&[b"h2", b"http/1.1"]));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let (acceptor, weights) = (acceptor.clone(), weights.clone());
@@ -80,15 +81,20 @@ async fn registry(weights: Bytes, stalls: Option<usize>) -> (String, Arc<Log>) {
     (url, log)
 }
 
-fn acceptor() -> TlsAcceptor {
-    let folder = Path::new(FOLDER);
-    let certificate = CertificateDer::from_pem_file(folder.join("cert.pem")).unwrap();
-    let key = PrivateKeyDer::from_pem_file(folder.join("key.pem")).unwrap();
+/// The file of the servers' certificate.
+pub(super) fn certificate() -> PathBuf {
+    Path::new(FOLDER).join("cert.pem")
+}
+
+/// A server's side of TLS, with these protocols on offer.
+pub(super) fn acceptor(protocols: &[&[u8]]) -> TlsAcceptor {
+    let certificate = CertificateDer::from_pem_file(certificate()).unwrap();
+    let key = PrivateKeyDer::from_pem_file(Path::new(FOLDER).join("key.pem")).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider);
     let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
     let mut config = config.with_single_cert(vec![certificate], key).unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     TlsAcceptor::from(Arc::new(config))
 }
 
@@ -154,7 +160,7 @@ fn answer(
 
 /// A client that trusts the server's certificate.
 fn trusting(url: &str, limits: Limits) -> Client {
-    let ca = Some(Path::new(FOLDER).join("cert.pem"));
+    let ca = Some(certificate());
     let host = url.strip_prefix("https://").unwrap().to_owned();
     let registry = RegistryConfig { ca, ..RegistryConfig::default() };
     let registries = BTreeMap::from([(host, registry)]);

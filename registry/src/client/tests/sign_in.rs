@@ -18,7 +18,7 @@ const BASIC: &str = "Basic YWRhOnNlY3JldA==";
 /// A user with credentials for `host`, or with a key, or both.
 pub(super) struct User {
     _folder: TempDir,
-    keyring: Keyring,
+    pub(super) keyring: Keyring,
 }
 
 pub(super) fn user(docker: Option<String>, with_key: bool) -> User {
@@ -263,6 +263,28 @@ async fn fault_12_a_token_server_elsewhere_is_not_asked_unless_it_is_configured(
     pull(&client, &scratch().store, &model).await.unwrap();
     let asked = tokens.requests();
     assert!(asked.len() == 1 && asked[0].contains(BASIC), "{asked:?}");
+}
+
+#[tokio::test]
+async fn fault_12_a_token_server_gets_no_password_over_plain_http() {
+    let tokens = Script::start(|_| Reply::new("200 OK", "", br#"{"token":"good"}"#)).await;
+    let realm = tokens.url.replace("127.0.0.1", "tokens.test");
+    let challenge = format!(r#"Bearer realm="{realm}/token",service="s""#);
+    let script =
+        Script::start(move |asked| for_whoever_shows(asked, "Bearer good", &challenge)).await;
+    let ada = user(entry(host(&script), r#"{"auth": "YWRhOnNlY3JldA=="}"#), true);
+    let pulled = async |insecure| {
+        let realms = vec!["tokens.test".to_owned()];
+        let config = RegistryConfig { realms, insecure, ..RegistryConfig::default() };
+        let client = client_of(&ada, BTreeMap::from([(host(&script).to_owned(), config)]));
+        pull(&client, &scratch().store, &format!("{}/library/m", host(&script))).await
+    };
+    let error = pulled(false).await.unwrap_err();
+    assert!(matches!(error, ClientError::Insecure { .. }), "{error}");
+    assert!(error.to_string().starts_with("tokens.test:"), "{error}");
+    assert!(tokens.requests().is_empty());
+    pulled(true).await.unwrap();
+    assert_eq!(count(&tokens, BASIC), 1);
 }
 
 #[tokio::test]

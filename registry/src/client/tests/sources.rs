@@ -21,7 +21,11 @@ fn model(asked: &Asked) -> Reply {
 
 /// Pulls from a registry that has mirrors.
 async fn pull_by(script: &Script, mirrors: &[&Script]) -> Result<StoredManifest, ClientError> {
-    let mirrors = mirrors.iter().map(|mirror| Url::parse(&mirror.url).unwrap()).collect();
+    let mirrors = mirrors.iter().map(|mirror| Url::parse(&mirror.url).unwrap());
+    pull_by_urls(script, mirrors.collect()).await
+}
+
+async fn pull_by_urls(script: &Script, mirrors: Vec<Url>) -> Result<StoredManifest, ClientError> {
     let config = RegistryConfig { mirrors, ..RegistryConfig::default() };
     let registries = BTreeMap::from([(host(script), config)]);
     let config = ClientConfig { registries, ..ClientConfig::default() };
@@ -88,6 +92,36 @@ async fn a_mirror_gets_no_credentials_of_the_registry() {
     assert!(mirror.requests().iter().all(|head| !head.contains("uthorization")));
 }
 
+/// Two mirrors at these paths of one server, of which only the second has the model, with its blobs or
+/// without; how often the server and the registry were asked.
+async fn pull_by_paths(first: &str, second: &'static str, blobs: bool) -> (usize, usize) {
+    let registry = Script::start(model).await;
+    let server = Script::start(move |asked| {
+        let here = asked.line.contains(&format!(" {}/v2/", second.trim_end_matches('/')));
+        match here && (blobs || asked.is_manifest()) {
+            true => model(asked),
+            false => Reply::new("404 Not Found", "", b""),
+        }
+    })
+    .await;
+    let mirrors = [first, second].map(|path| Url::parse(&format!("{}{path}", server.url)).unwrap());
+    pull_by_urls(&registry, mirrors.to_vec()).await.unwrap();
+    (server.requests().len(), registry.requests().len())
+}
+
+#[tokio::test]
+async fn mirrors_may_share_a_host() {
+    for (first, second) in [("/m1", "/m2"), ("/", "/m2"), ("/m", "/m/2"), ("/m2", "/")] {
+        // The manifest of both, the blobs of the second one.
+        assert_eq!(pull_by_paths(first, second, true).await, (5, 0), "{first} {second}");
+        let (server, registry) = pull_by_paths(first, second, false).await;
+        assert!(
+            (3..=5).contains(&server) && registry == 3,
+            "{first} {second}: {server} {registry}"
+        );
+    }
+}
+
 #[test]
 fn plain_mirrors_elsewhere_must_be_allowed() {
     let config = |url: &str, insecure| {
@@ -140,7 +174,9 @@ async fn fault_13_a_name_with_an_inside_address_is_refused_after_it_was_looked_u
     let name = format!("{}/library/m", host(&script));
     let insecure = TransferOptions { insecure: true, ..TransferOptions::default() };
     let pulled = async |config: ClientConfig, name: &str| {
-        let client = Client::with_limits(config, quick()).unwrap();
+        // These servers wait for the end of a request when they are spoken to over TLS.
+        let limits = Limits { connect: Duration::from_millis(500), ..quick() };
+        let client = Client::with_limits(config, limits).unwrap();
         let (here, name) = (scratch(), crate::fixture::name(name));
         client.pull(&here.store, &name, &insecure, |_| {}, &CancellationToken::new()).await
     };
