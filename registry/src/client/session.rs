@@ -59,6 +59,7 @@ pub(super) struct Session<'a> {
     files: Mutex<BTreeMap<Digest, Url>>,
     /// What Hugging Face lists of the repository, once it was asked.
     listed: OnceCell<Vec<hub::Entry>>,
+    purpose: Purpose,
     /// The mirrors in their order, and last the registry itself.
     origins: Vec<Origin<'a>>,
     /// The first of them that is still believed in.
@@ -118,7 +119,7 @@ impl<'a> Session<'a> {
         let origin = |base: &Url| Origin::new(client, &repository, base.clone(), insecure, purpose);
         let mut own = origin(first);
         for other in others {
-            let probe = Session::of(client, name, vec![own]);
+            let probe = Session::of(client, name, purpose, vec![own]);
             own = if probe.speaks_tls().await? {
                 origin(first)
             } else {
@@ -127,7 +128,7 @@ impl<'a> Session<'a> {
             };
         }
         origins.push(own);
-        Ok(Session::of(client, name, origins))
+        Ok(Session::of(client, name, purpose, origins))
     }
 
     /// A session with a server that has one file of the model, and is no registry.
@@ -146,14 +147,19 @@ impl<'a> Session<'a> {
         base.set_fragment(None);
         let path = file.url.path().trim_start_matches('/');
         let origin = Origin::new(client, path, base, insecure, Purpose::Pull);
-        let session = Session::of(client, name, vec![origin]);
+        let session = Session::of(client, name, Purpose::Pull, vec![origin]);
         session.know(file.digest, file.url.clone());
         Ok(session)
     }
 
-    fn of(client: &'a Client, name: &'a Name, origins: Vec<Origin<'a>>) -> Session<'a> {
+    fn of(
+        client: &'a Client,
+        name: &'a Name,
+        purpose: Purpose,
+        origins: Vec<Origin<'a>>,
+    ) -> Session<'a> {
         let (files, listed, current) = (Mutex::default(), OnceCell::new(), AtomicUsize::new(0));
-        Session { client, name, files, listed, origins, current }
+        Session { client, name, files, listed, purpose, origins, current }
     }
 
     /// Notes where a blob is that is not filed by its digest.
@@ -388,7 +394,10 @@ impl<'a> Session<'a> {
         let status = response.status();
         match status.as_u16() {
             401 | 403 => sign_in::refused(self.origin()).into(),
-            404 => ClientError::NotFound { name: self.name.to_string() }.into(),
+            // To a push it is about what was sent, or a repository that is to be made first.
+            404 if self.purpose == Purpose::Pull => {
+                ClientError::NotFound { name: self.name.to_string() }.into()
+            }
             408 | 429 | 500 | 502 | 503 | 504 => {
                 let error = ClientError::Unreachable {
                     host: self.host(),

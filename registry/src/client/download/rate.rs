@@ -24,19 +24,59 @@ impl Pace {
         self.rate.is_some()
     }
 
+    /// The most bytes that are due within a second.
+    pub(in crate::client) fn second(&self) -> u64 {
+        self.rate.unwrap_or(u64::MAX)
+    }
+
     /// Returns once `bytes` more are due.
     pub(in crate::client) async fn pass(&self, bytes: u64) {
-        if let Some(until) = self.admit(bytes, Instant::now()) {
-            sleep_until(until).await;
+        if let Some(turn) = self.turn(bytes) {
+            turn.wait().await;
         }
+    }
+
+    /// The turn of `bytes` more; none where nothing waits.
+    pub(in crate::client) fn turn(&self, bytes: u64) -> Option<Turn<'_>> {
+        let due = self.admit(bytes, Instant::now())?;
+        Some(Turn { pace: self, due, owed: self.cost(bytes)? })
+    }
+
+    /// How long `bytes` take.
+    fn cost(&self, bytes: u64) -> Option<Duration> {
+        Duration::try_from_secs_f64(bytes as f64 / self.rate? as f64).ok()
     }
 
     /// When `bytes` that came now are due.
     fn admit(&self, bytes: u64, now: Instant) -> Option<Instant> {
-        let cost = Duration::try_from_secs_f64(bytes as f64 / self.rate? as f64).ok()?;
+        let cost = self.cost(bytes)?;
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         let start = due.map_or(now, |due| due.max(now.checked_sub(BURST).unwrap_or(now)));
         Some(*due.insert(start + cost))
+    }
+}
+
+/// Bytes whose turn is to come. Whoever leaves before gives the time back to the others.
+#[derive(Debug)]
+pub(in crate::client) struct Turn<'a> {
+    pace: &'a Pace,
+    /// When they may pass.
+    pub(in crate::client) due: Instant,
+    /// The time that they take; none once they have passed.
+    owed: Duration,
+}
+
+impl Turn<'_> {
+    pub(in crate::client) async fn wait(mut self) {
+        sleep_until(self.due).await;
+        self.owed = Duration::ZERO;
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut due = self.pace.due.lock().unwrap_or_else(PoisonError::into_inner);
+        *due = due.and_then(|due| due.checked_sub(self.owed));
     }
 }
 
@@ -55,6 +95,20 @@ mod tests {
         assert_eq!(takes(start), 1000);
         assert_eq!(takes(start), 2000, "those that share a limit share its rate");
         assert_eq!(takes(start + Duration::from_secs(60)), 900);
+    }
+
+    #[tokio::test]
+    async fn whoever_leaves_takes_no_time_of_the_others() {
+        let (pace, start) = (Pace::new(Some(1000)), Instant::now());
+        let left = [60_000, 60_000].map(|bytes| pace.turn(bytes).unwrap());
+        assert!(left[1].due - start >= Duration::from_secs(119));
+        drop(left);
+        let next = pace.turn(20).unwrap();
+        assert!(next.due - start <= Duration::from_secs(1), "{:?}", next.due - start);
+        // What has passed is not given back.
+        let due = next.due;
+        next.wait().await;
+        assert_eq!(*pace.due.lock().unwrap(), Some(due));
     }
 
     #[test]

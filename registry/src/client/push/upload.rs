@@ -7,7 +7,7 @@
 
 use super::{
     Push,
-    payload::{Content, Payload, pushing},
+    payload::{Content, Payload, pushing, reread},
 };
 use crate::{
     Descriptor, Name,
@@ -40,8 +40,6 @@ const PIECE_RANGES: u64 = 4;
 const PIECES_MAX: u64 = 1000;
 /// The largest smallest piece that a registry can ask for, in bytes.
 const PIECE_BYTES_MIN_MAX: u64 = 1 << 30;
-/// How fast a registry reads what it was sent again before it says that all is well, in bytes per second.
-const REREAD_RATE: u64 = 20 << 20;
 /// Where Ollama's registry says to go on.
 const UPLOAD_LOCATION: HeaderName = HeaderName::from_static("docker-upload-location");
 /// Where an answer may say to go on; Ollama's comes first.
@@ -226,7 +224,7 @@ impl<'a> Upload<'a> {
         call.follows = false;
         call.headers.insert(CONTENT_RANGE, plain(&format!("{}-{}", range.start, range.end - 1)));
         call.headers.insert(REDIRECT_UPLOADS, HeaderValue::from_static("1"));
-        let response = self.send(call, range.clone()).await?;
+        let response = self.send(call, range.clone(), reread(range.end - range.start)).await?;
         let sends_on = response.status() == StatusCode::TEMPORARY_REDIRECT;
         if sends_on {
             self.send_directly(&from, &response, range.clone()).await?;
@@ -263,7 +261,8 @@ impl<'a> Upload<'a> {
         let session = self.session();
         let to = session.location(from, response, &LOCATIONS[1..])?;
         let to = to.ok_or_else(|| session.protocol("it sends a piece on to nowhere".to_owned()))?;
-        let response = self.send(session.call(Method::PUT, to), range).await?;
+        let reread = reread(range.end - range.start);
+        let response = self.send(session.call(Method::PUT, to), range, reread).await?;
         match response.status() {
             status if status.is_success() => Ok(()),
             // The address may have expired: the registry is asked for another one.
@@ -275,10 +274,15 @@ impl<'a> Upload<'a> {
         }
     }
 
-    async fn send(&self, mut call: Call<'_>, range: Range<u64>) -> Result<Response, Failure> {
+    async fn send(
+        &self,
+        mut call: Call<'_>,
+        range: Range<u64>,
+        reread: Duration,
+    ) -> Result<Response, Failure> {
         call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         let payload = Payload::new(&self.content, range, &self.push.paces);
-        payload.send(self.session(), call, &|completed| self.tell(completed)).await
+        payload.send(self.session(), call, reread, &|completed| self.tell(completed)).await
     }
 
     /// Says what the bytes hash to, and sends those that no piece has brought.
@@ -293,11 +297,10 @@ impl<'a> Upload<'a> {
         let (rest, mut call) = (open.offset..self.blob.size, session.call(Method::PUT, url));
         let response = if rest.is_empty() && rest.start > 0 {
             call.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-            let reread = Duration::from_secs(self.blob.size / REREAD_RATE);
-            call.timeout = Some(session.limits().stall + reread);
+            call.timeout = Some(session.limits().stall + reread(self.blob.size));
             session.send(&call).await?
         } else {
-            self.send(call, rest).await?
+            self.send(call, rest, reread(self.blob.size)).await?
         };
         match response.status().is_success() {
             true => Ok(()),

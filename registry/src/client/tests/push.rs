@@ -127,6 +127,60 @@ async fn a_push_keeps_to_its_rate() {
     assert!(began.elapsed() > Duration::from_millis(450), "{:?}", began.elapsed());
 }
 
+/// Below the rate at which a registry would count as stalled.
+#[tokio::test]
+async fn a_push_may_be_slower_than_a_stall() {
+    let (here, there) = (scratch(), scratch());
+    put_model(&here.store, "m", &weights(66, 60_000));
+    let limits = Limits { stall: Duration::from_millis(100), attempts: 1, ..quick() };
+    let options = TransferOptions { limit_rate: Some(60_000), ..TransferOptions::default() };
+    let began = std::time::Instant::now();
+    let client = client_with(&served(&there.store).await, limits);
+    push_as(&client, &here, "m", options).await.unwrap();
+    assert!(began.elapsed() > Duration::from_millis(850), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_registry_has_time_to_read_again_what_it_got_whole() {
+    // At 20 MiB/s the registry may take 0.6 s over this much, beside the 0.3 s of any answer.
+    let count = 12 << 20;
+    for (pause, good) in [(600, true), (2000, false)] {
+        let (here, _) = here(count);
+        let script = registry("Location: /up\r\n", move |asked| {
+            let reply = Reply::new("201 Created", "", b"");
+            let large = asked.body.len() == count && asked.count == 0;
+            reply.after(Duration::from_millis(if large { pause } else { 0 }))
+        })
+        .await;
+        let client = client_with(&script.url, Limits { attempts: 1, ..quick() });
+        let pushed = push(&client, &here, "m").await.map(drop).map_err(|error| error.to_string());
+        assert_eq!(pushed.is_ok(), good, "{pause}: {pushed:?}");
+        let said = pushed.err().unwrap_or_default();
+        assert!(good || said.contains("to all 12582912 bytes"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_registry_does_not_find_in_a_push_is_told_in_its_words() {
+    const TEXT: &[u8] =
+        br#"{"errors":[{"code":"UNKNOWN","message":"make project library first"}]}"#;
+    for refused in ["POST", "PUT"] {
+        let (here, _) = here(1000);
+        let script = Script::start(move |asked| match asked.line.split(' ').next().unwrap() {
+            "HEAD" => Reply::new("404 Not Found", "", b""),
+            "POST" if refused == "POST" => Reply::new("404 Not Found", "", TEXT),
+            "POST" => Reply::new("202 Accepted", "Location: /up\r\n", b""),
+            _ if asked.is_manifest() => Reply::new("404 Not Found", "", TEXT),
+            _ => Reply::new("201 Created", "", b""),
+        })
+        .await;
+        let error = push(&client(&script.url), &here, "m").await.err().unwrap();
+        assert!(matches!(error, ClientError::Protocol { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("404 Not Found") && text.contains("make project library"), "{text}");
+    }
+}
+
 /// The heads of the requests of a method, without the query's digest.
 fn lines(script: &Script, method: &str) -> Vec<String> {
     let requests = script.requests();
@@ -221,7 +275,7 @@ async fn an_upload_that_is_lost_is_begun_again_once() {
     })
     .await;
     let error = push(&client_with(&script.url, small_pieces()), &here, "m").await.err().unwrap();
-    assert!(matches!(error, ClientError::NotFound { .. }), "{error}");
+    assert!(matches!(error, ClientError::Protocol { .. }), "{error}");
     assert_eq!(lines(&script, "PATCH").len(), 4);
 }
 

@@ -19,13 +19,15 @@ pub(super) struct Reply {
     stalls: bool,
     /// Sends one byte at a time, this far apart.
     drips: Option<Duration>,
+    /// Thinks this long before it says anything.
+    thinks: Duration,
 }
 
 impl Reply {
     /// A head without a Content-Length: the end of the connection ends the body.
     pub(super) fn raw(status: &str, headers: &str, body: &[u8]) -> Reply {
         let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n");
-        Reply { head, body: body.to_vec(), stalls: false, drips: None }
+        Reply { head, body: body.to_vec(), stalls: false, drips: None, thinks: Duration::ZERO }
     }
 
     /// A well-formed answer.
@@ -62,6 +64,11 @@ impl Reply {
 
     pub(super) fn dripping(mut self, pause: Duration) -> Reply {
         self.drips = Some(pause);
+        self
+    }
+
+    pub(super) fn after(mut self, pause: Duration) -> Reply {
+        self.thinks = pause;
         self
     }
 
@@ -163,6 +170,7 @@ impl Script {
             self.requests().iter().filter(|seen| seen.starts_with(&format!("{line} "))).count();
         self.heads.lock().unwrap().push(head.clone());
         let reply = answer(&Asked { line, head, count, body });
+        tokio::time::sleep(reply.thinks).await;
         let _ = stream.write_all(reply.head.as_bytes()).await;
         match reply.drips {
             None => drop(stream.write_all(&reply.body).await),
