@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use dsk_daemon_engine::gguf::{Gguf, GgufError};
 use dsk_modelfiles::library::Variant;
-use dsk_registry::{ClientError, SourceVariant};
+use dsk_registry::{ClientError, Header, SourceVariant};
 
 use super::{Source, VariantError, size};
 use crate::fit::{self, Ask, Candidate};
 use crate::hardware::Machine;
 
-/// The longest header that is read before a pull. Those of large vocabularies take 5 to 10 MB.
+/// The most that is read before a pull of the headers of a variant, in all its files. Those of large
+/// vocabularies take 5 to 10 MB.
 const HEADER_BYTES_MAX: u64 = 32 << 20;
 /// Files of one variant whose headers are read.
 const HEADERS_MAX: usize = 64;
@@ -78,17 +79,33 @@ impl Source<'_> {
         if variant.weights.len() > HEADERS_MAX {
             return Err(Unread::Unfit(format!("it is in {} files", variant.weights.len())));
         }
-        let mut headers = Vec::new();
+        let (mut headers, mut left) = (Vec::new(), HEADER_BYTES_MAX);
         for file in &variant.weights {
-            let header = self.client.header(self.name, &options, file, HEADER_BYTES_MAX, is_whole);
-            headers.push(match header.await {
+            let header = self.client.header(self.name, &options, file, left, is_whole);
+            let header = match header.await {
                 Err(ClientError::Protocol { reason, .. }) => return Err(Unread::Unfit(reason)),
-                header => header.map_err(Unread::Registry)?.bytes,
-            });
+                header => alone(header.map_err(Unread::Registry)?)?,
+            };
+            left = left.saturating_sub(header.len() as u64);
+            headers.push(header);
         }
         Candidate::from_headers(&variant.quant, headers, variant.weights_bytes())
             .map_err(|error| Unread::Unfit(error.to_string()))
     }
+}
+
+/// A header without what follows it in its file, so that only what counts is kept.
+fn alone(header: Header) -> Result<Vec<u8>, Unread> {
+    let Header { mut bytes, complete } = header;
+    if !complete {
+        let reason = format!("its header does not end within {} bytes", bytes.len());
+        return Err(Unread::Unfit(reason));
+    }
+    let gguf = Gguf::parse_header(bytes.clone());
+    let gguf = gguf.map_err(|error| Unread::Unfit(error.to_string()))?;
+    bytes.truncate(usize::try_from(gguf.data_offset()).unwrap_or(usize::MAX));
+    bytes.shrink_to_fit();
+    Ok(bytes)
 }
 
 /// Whether the bytes hold all of a header, or will never make one.

@@ -11,14 +11,23 @@ use super::*;
 
 /// A registry of models `m:<tag>` with these weights, and a client for which it is the default one.
 async fn registry(models: &[(&str, &[u8])]) -> (TempDir, Client) {
+    let models: Vec<_> = models.iter().map(|(name, weights)| (*name, vec![*weights])).collect();
+    registry_of(&models).await
+}
+
+/// The same of models in several files.
+async fn registry_of(models: &[(&str, Vec<&[u8]>)]) -> (TempDir, Client) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    for (name, weights) in models {
+    for (name, files) in models {
         let layer = |media_type: &str, bytes: &[u8]| {
             Layer::new(media_type, store.put_blob(bytes).unwrap(), bytes.len() as u64)
         };
         let config = layer(media_type::CONFIG, b"{}").descriptor();
-        let manifest = Manifest::new(config, vec![layer(media_type::MODEL, weights)]);
+        let manifest = Manifest::new(
+            config,
+            files.iter().map(|file| layer(media_type::MODEL, file)).collect(),
+        );
         store.put_manifest(&Name::parse(name).unwrap(), &manifest.to_json()).unwrap();
     }
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -153,6 +162,40 @@ async fn without_a_readable_header_the_library_is_asked() {
     assert!(fit.reasons.iter().any(|reason| reason.contains("the library's")), "{:?}", fit.reasons);
     let error = choose(&client, "x:7b", &asked(16 << 30, None)).await.unwrap_err();
     assert!(matches!(error, VariantError::Unplannable { .. }), "{error}");
+}
+
+/// The beginning of a file whose header is a text of so many bytes, and not much more.
+fn header_of(text_bytes: u64) -> Vec<u8> {
+    let key = b"general.name";
+    let mut bytes = b"GGUF\x03\0\0\0".to_vec();
+    bytes.extend([0_u64, 1, key.len() as u64].map(u64::to_le_bytes).concat());
+    bytes.extend(key);
+    bytes.extend(8_u32.to_le_bytes());
+    bytes.extend(text_bytes.to_le_bytes());
+    bytes
+}
+
+#[tokio::test]
+async fn the_headers_of_all_files_share_one_bound() {
+    let large = |seed: u8| {
+        let mut bytes = header_of(12 << 20);
+        bytes.resize(bytes.len() + (12 << 20), b'a' + seed);
+        bytes
+    };
+    let (a, b, c) = (large(0), large(1), large(2));
+    // It says that more is to come than there is.
+    let endless = [header_of(1 << 40), vec![b'x'; 2 << 20]].concat();
+    let whole: [&[u8]; 3] = [&a, &b, &c];
+    for (files, expected) in [
+        (whole.to_vec(), "its header does not end within 8388"),
+        (vec![&endless, &a], "its header does not end within 2097"),
+        (whole[..2].to_vec(), "split"),
+    ] {
+        let (_folder, client) = registry_of(&[("x:7b-q8_0", files)]).await;
+        let error = choose(&client, "x:7b", &asked(16 << 30, None)).await.unwrap_err();
+        let VariantError::Unplannable { reason, .. } = &error else { panic!("{error}") };
+        assert!(reason.contains(expected), "{reason}");
+    }
 }
 
 #[test]
