@@ -319,6 +319,11 @@ fn a_project_has_a_lock_file_of_its_own() {
     fs::write(&file, "nonsense\n").unwrap();
     let said = refused(&one, &["pull", &name, "--lock", lock], 2);
     assert!(said.contains("models.lock:1: "), "{said}");
+    let wrong = format!("{name}@sha256:zz");
+    for arguments in [vec!["pull", &wrong], vec!["pull", &wrong, "--lock", lock]] {
+        let said = refused(&one, &arguments, 2);
+        assert!(said.contains("digest"), "{said}");
+    }
 }
 
 /// Signs a folder with OpenSSF's own tool; the bundle.

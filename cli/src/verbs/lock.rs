@@ -5,7 +5,7 @@ use std::path::Path;
 use dsk_daemon::pins::LockFile;
 use dsk_daemon_api::ollama::PullRequest;
 use dsk_daemon_api::{Client, ClientError, ErrorCode};
-use dsk_registry::{Digest, Name};
+use dsk_registry::{Digest, DigestError, Name};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -25,7 +25,7 @@ impl Locked {
     pub(crate) fn open(file: &Path, request: &mut PullRequest) -> anyhow::Result<Locked> {
         let lock_file = LockFile::new(file);
         let (text, digest) = match request.model.split_once('@') {
-            Some((name, digest)) => (name, Some(digest.parse()?)),
+            Some((name, digest)) => (name, Some(parsed(digest)?)),
             None => (request.model.as_str(), None),
         };
         let name = Name::parse(text).map_err(|error| Failure::usage(error.to_string()))?;
@@ -72,4 +72,9 @@ impl Locked {
             _ => error,
         }
     }
+}
+
+fn parsed(digest: &str) -> Result<Digest, Failure> {
+    let parsed: Result<Digest, DigestError> = digest.parse();
+    parsed.map_err(|error| Failure::usage(format!("invalid digest format: {error}")))
 }
