@@ -69,7 +69,8 @@ impl Exit {
             | ErrorCode::BodyTooLarge
             | ErrorCode::NotAdopted
             | ErrorCode::InvalidLockFile
-            | ErrorCode::RegistryInsecure => Exit::Usage,
+            | ErrorCode::RegistryInsecure
+            | ErrorCode::RegistryPrivate => Exit::Usage,
             ErrorCode::DigestMismatch
             | ErrorCode::IntegrityFailed
             | ErrorCode::LinkBroken
@@ -195,6 +196,7 @@ mod tests {
             untrusted_model 7
             pinned 7
             invalid_lock_file 2
+            registry_private 2
         "#]]
         .assert_eq(&text);
     }

@@ -195,6 +195,10 @@ fn client_hint(error: &ClientError) -> Option<String> {
                 "free some space (`dsk rm MODEL`, `dsk gc`); a pull goes on where it stopped"
             }
             ErrorCode::RegistryInsecure => "add --insecure if you trust the network to it",
+            ErrorCode::RegistryPrivate => {
+                "--insecure does not help; the daemon reads ~/.config/dsk/config.toml and \
+                 /etc/dsk/config.toml"
+            }
             ErrorCode::RegistryUnreachable => {
                 "check the network; DSK_REGISTRY names another registry"
             }

@@ -92,6 +92,8 @@ pub enum ErrorCode {
     Pinned,
     /// The lock file cannot be read or written.
     InvalidLockFile,
+    /// The registry, or what it leads to, is inside this network, and nobody has allowed that.
+    RegistryPrivate,
 }
 
 /// One row of [`TABLE`].
@@ -154,6 +156,7 @@ pub const TABLE: &[Row] = &[
     row(ErrorCode::UntrustedModel, "untrusted_model", 403, REQUEST, "the model is not signed as the configuration demands"),
     row(ErrorCode::Pinned, "pinned", 409, REQUEST, "the lock file pins the model to something else"),
     row(ErrorCode::InvalidLockFile, "invalid_lock_file", 500, API, "the lock file cannot be used"),
+    row(ErrorCode::RegistryPrivate, "registry_private", 400, REQUEST, "the registry is inside this network; allow it in the configuration"),
 ];
 
 const fn row(
@@ -275,8 +278,8 @@ mod tests {
             assert_eq!(row.code as usize, at, "{} is out of order", row.name);
             assert_eq!(ErrorCode::from_name(row.name), Some(row.code));
         }
-        // InvalidLockFile is the last variant: a new one after it must come with a row.
-        assert_eq!(ErrorCode::InvalidLockFile as usize + 1, TABLE.len());
+        // RegistryPrivate is the last variant: a new one after it must come with a row.
+        assert_eq!(ErrorCode::RegistryPrivate as usize + 1, TABLE.len());
         assert_eq!(TABLE.iter().map(|row| row.name).collect::<HashSet<_>>().len(), TABLE.len());
     }
 

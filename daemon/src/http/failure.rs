@@ -58,9 +58,8 @@ pub(crate) fn of_registry(error: &ClientError) -> ApiError {
         }
         ClientError::Unreachable { .. } => ApiError::new(ErrorCode::RegistryUnreachable, text),
         ClientError::Unauthorized { .. } => ApiError::new(ErrorCode::Unauthorized, text),
-        ClientError::Insecure { .. } | ClientError::PrivateAddress { .. } => {
-            ApiError::new(ErrorCode::RegistryInsecure, text)
-        }
+        ClientError::Insecure { .. } => ApiError::new(ErrorCode::RegistryInsecure, text),
+        ClientError::PrivateAddress { .. } => ApiError::new(ErrorCode::RegistryPrivate, text),
         ClientError::Format { .. } => ApiError::new(ErrorCode::UnsupportedModel, text),
         ClientError::Setting { .. } | ClientError::Address { .. } => {
             ApiError::new(ErrorCode::InvalidRequest, text)
