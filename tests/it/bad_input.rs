@@ -69,6 +69,14 @@ fn an_unreachable_registry_is_named() {
 }
 
 #[test]
+fn an_address_inside_this_network_is_refused_and_no_switch_is_named_that_does_not_help() {
+    let daemon = Daemon::start();
+    let pull = daemon.dsk().args(["pull", "169.254.169.254/library/x:y"]).output().unwrap();
+    let helps = ["[registries.\"169.254.169.254\"]", "--insecure does not help"];
+    fails(&pull, 2, &helps);
+}
+
+#[test]
 fn hostile_and_truncated_ggufs_are_refused() {
     let daemon = Daemon::start();
     fails(&create(&daemon, b"not a model at all"), 1, &["GGUF"]);
